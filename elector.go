@@ -1,0 +1,525 @@
+package elector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// spread is what standbys scatter their writes over when a Lease falls free (L4).
+	spread = 5 * time.Millisecond
+
+	// pulse is how often a leader looks at its clocks, so that it soon notices that its machine was suspended (S2).
+	pulse = time.Second
+)
+
+// An Elector is one candidate for one Lease. Make it with New or NewForConfig. Its methods may be called from any
+// goroutine.
+type Elector struct {
+	timing
+	opts    Options
+	leases  coordinationv1client.LeaseInterface
+	redial  func() // closes the client's connections, so that the next request opens new ones
+	running atomic.Bool
+	state   atomic.Pointer[snapshot]
+	current atomic.Pointer[leadership] // nil while standing by
+}
+
+// New returns a candidate that uses the caller's client. It sends no request. All mistakes in opts are reported at
+// once, each with its field.
+//
+// The client should not share its rate limiter with the work of Run, or renewals wait behind that work; NewForConfig
+// sees to that and to more.
+func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, error) {
+	opts, err := opts.complete()
+	if leases == nil {
+		err = errors.Join(errors.New("leases: required: a client for coordination.k8s.io/v1, as clientset.CoordinationV1()"), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("elector: %w", err)
+	}
+	e := &Elector{
+		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline},
+		opts:   opts,
+		leases: leases.Leases(opts.Namespace),
+		redial: func() {},
+	}
+	e.state.Store(&snapshot{})
+	return e, nil
+}
+
+// Run campaigns, leads while it holds the Lease, and campaigns again, until ctx ends or the callback returns by itself.
+//
+// It returns nil when ctx has ended and the callback has returned, with nil or ctx's error; nil when the callback
+// returned nil by itself; the callback's error otherwise, wrapped; and with Options.SingleTerm the *LostError of a
+// lost term. Errors of the API never end it. A second call while one is running is refused.
+func (e *Elector) Run(ctx context.Context) error {
+	if !e.running.CompareAndSwap(false, true) {
+		return errRunning
+	}
+	defer e.running.Store(false)
+	c := newCandidate(e, ctx)
+	defer c.close()
+	for {
+		if !c.standBy(ctx) {
+			return nil
+		}
+		if again, err := c.lead(ctx); !again {
+			return err
+		}
+	}
+}
+
+// StepDown gives leadership up: the callback's ctx ends with ReasonSteppedDown, and once the callback has returned the
+// Lease is released, and StepDown returns. The candidate then sits out until another one leads, for one LeaseDuration
+// at most, and campaigns again.
+//
+// It returns ErrNotLeader when there is nothing to give up, ctx's error if that ends first (the stepping down goes on),
+// and an error when the Lease could not be released and others have to wait until it expires. Do not wait for it in
+// the callback itself, for it waits for the callback: pass the callback's ctx there, which it ends.
+func (e *Elector) StepDown(ctx context.Context) error {
+	l := e.current.Load()
+	if l == nil || !l.term.Valid() {
+		return ErrNotLeader
+	}
+	l.askOnce.Do(func() { close(l.asked) })
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return fmt.Errorf("elector: stepping down, but not waited for: %w", context.Cause(ctx))
+	}
+}
+
+// A candidate is what one call of Run owns. Only its goroutine touches it.
+type candidate struct {
+	*Elector
+	log    klog.Logger
+	ctx    context.Context // for requests: with the values of Run's ctx, but without its end
+	seen   observed
+	own    tenure
+	leader *leadership // nil while standing by
+	call   *call       // the request under way, nil for none
+	watch  watching
+
+	notBefore time.Time     // no request before then, after a failed one
+	pollAt    time.Time     // without a watch: when to look again
+	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
+	failures  int           // requests failed in a row
+
+	news         announcer
+	announced    string
+	suspected    int64 // acquireTime of the record reported by suspect
+	lastRenewal  time.Time
+	loggedError  string
+	lastError    error
+	refusedSince time.Time
+	timer        *time.Timer
+}
+
+func newCandidate(e *Elector, ctx context.Context) *candidate {
+	return &candidate{
+		Elector: e,
+		log:     klog.FromContext(ctx).WithValues("lease", e.opts.Namespace+"/"+e.opts.Name, "identity", e.identity),
+		ctx:     context.WithoutCancel(ctx),
+		news:    announcer{call: e.opts.OnNewLeader},
+		timer:   time.NewTimer(0),
+	}
+}
+
+// close ends what Run has started.
+func (c *candidate) close() {
+	c.watch.stop()
+	c.timer.Stop()
+	if c.call != nil {
+		c.call.cancel()
+	}
+	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.lastError})
+	c.news.wait()
+}
+
+// standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
+func (c *candidate) standBy(ctx context.Context) bool {
+	c.own = tenure{sitOut: c.own.sitOut}
+	for ctx.Err() == nil {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		if d.do == lead {
+			return true
+		}
+		c.await(c.act(c.poll(d), now), ctx.Done(), nil, nil)
+	}
+	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
+	c.own.phase = releasing
+	if c.call != nil && c.call.do == look {
+		c.drop()
+	}
+	if err := c.letGo(time.Now().Add(c.renewDeadline / 3)); err != nil {
+		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
+	}
+	return false
+}
+
+// lead runs the callback once, from the win to the release. It reports whether to campaign again; if not, what Run
+// returns.
+func (c *candidate) lead(ctx context.Context) (again bool, err error) {
+	l := c.becomeLeader(ctx)
+	for !l.term.returned.Load() {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		switch {
+		case d.do == stop:
+			l.lose(d.lost)
+		case c.own.phase == draining && d.do == idle:
+			l.term.end() // another holder's by now
+		}
+		switch {
+		case c.own.phase == leading && l.ctx.Err() != nil:
+			c.becomeDraining(l)
+		case c.own.phase == leading:
+			c.await(c.act(d, now), l.ctx.Done(), l.asked, l.returned)
+		default:
+			c.await(c.act(d, now), nil, nil, l.returned)
+		}
+	}
+	return c.becomeReleasing(l, ctx)
+}
+
+// becomeLeader starts the callback for the term just won.
+func (c *candidate) becomeLeader(ctx context.Context) *leadership {
+	c.own.phase, c.own.sitOut = leading, time.Time{}
+	l := &leadership{
+		log:      c.log.WithValues("term", c.own.version),
+		overrun:  c.opts.OnOverrun,
+		asked:    make(chan struct{}),
+		done:     make(chan struct{}),
+		returned: make(chan struct{}),
+		term:     Term{&term{timing: c.timing, token: c.own.version}},
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.WithValue(ctx, termKey{}, l.term))
+	l.start(c.own.sent)
+	c.leader = l
+	c.current.Store(l)
+	c.publish(time.Now())
+	l.log.Info("Became leader")
+	go l.run(c.opts.Run)
+	return l
+}
+
+// becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
+func (c *candidate) becomeDraining(l *leadership) {
+	c.own.phase = draining
+	if cause := context.Cause(l.ctx); errors.Is(cause, ErrLost) {
+		l.log.Info("Stopped leading", "reason", cause.Error(), "leader", c.seen.holder())
+	}
+}
+
+// becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
+func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again bool, err error) {
+	c.own.phase = releasing
+	l.end()
+	cause := context.Cause(l.ctx)
+	l.cancel(nil)
+	c.leader = nil
+	c.publish(time.Now())
+	if l.err = c.letGo(c.own.sent.Add(c.leaseDuration)); l.err != nil {
+		l.log.Error(l.err, "Could not release the lease; others wait until it expires")
+	} else if c.own.wrote.holder == "" {
+		l.log.Info("Released the lease")
+	}
+	c.current.Store(nil)
+	close(l.done)
+
+	var lost *LostError
+	own := errors.Is(l.result, context.Canceled) && cause != nil || cause != nil && errors.Is(l.result, cause)
+	switch {
+	case errors.As(cause, &lost):
+		if l.result != nil && !own {
+			l.log.Error(l.result, "The callback returned an error after its term was lost")
+		}
+		if lost.Reason == ReasonSteppedDown {
+			c.own.sitOut = time.Now().Add(c.leaseDuration)
+		}
+		if c.opts.SingleTerm {
+			return false, lost
+		}
+		return ctx.Err() == nil, nil
+	case l.result == nil || own:
+		return false, nil
+	default:
+		return false, fmt.Errorf("elector: the callback failed: %w", l.result)
+	}
+}
+
+// letGo releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
+func (c *candidate) letGo(until time.Time) error {
+	for {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		switch {
+		case d.do == leave && c.call == nil:
+			return nil
+		case !now.Before(until):
+			c.drop()
+			return c.lastError
+		}
+		c.await(earliest(c.act(d, now), until), nil, nil, nil)
+	}
+}
+
+// poll turns a standby's waiting into looking now and then, while it has no watch to tell it of changes (L1).
+func (c *candidate) poll(d decision) decision {
+	if d.do == take && !c.watch.open && c.pollAt.Before(d.at) {
+		return decision{do: look, at: c.pollAt}
+	}
+	return d
+}
+
+// act sends the request of a decision that is due. It returns when to decide again, if nothing happens before.
+func (c *candidate) act(d decision, now time.Time) time.Time {
+	at := latest(d.at, c.notBefore)
+	switch d.do {
+	case idle, leave:
+		at = now.Add(c.leaseDuration)
+	case take:
+		// A Lease that is free is free from when that was seen; one that expires, from then on.
+		at = latest(at, latest(d.at, c.seen.at).Add(c.jitter))
+		fallthrough
+	default:
+		if c.call == nil && !now.Before(at) {
+			c.send(d.do)
+		}
+	}
+	return at
+}
+
+// await sleeps until the time given or until something happens, and takes in what did.
+func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
+	now := time.Now()
+	if c.call != nil {
+		until = c.call.giveUp // one request at a time
+	}
+	until = earliest(until, c.tend(now))
+	if c.leader != nil {
+		until = earliest(until, now.Add(pulse))
+	}
+	c.publish(until)
+	c.timer.Reset(time.Until(until))
+	select {
+	case <-c.timer.C:
+	case <-ended:
+	case <-asked:
+		c.leader.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
+	case <-returned:
+	case r := <-c.call.replies():
+		c.settle(r)
+	case ev := <-c.watch.events():
+		c.notice(ev)
+	}
+	if c.call != nil && !time.Now().Before(c.call.giveUp) {
+		c.abandon()
+	}
+}
+
+// fold takes in what was seen.
+func (c *candidate) fold(next observed) {
+	before := c.seen
+	c.seen = next
+	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.looked {
+		return
+	}
+	c.own = c.own.settle(next)
+	c.jitter = rand.N(spread)
+	if c.own.phase == standingBy {
+		c.notBefore = time.Time{}
+		c.suspect(before)
+	}
+	holder := next.holder()
+	if holder != "" && holder != c.identity {
+		c.own.sitOut = time.Time{} // another leads: nothing to sit out any more
+	}
+	if next.lease == nil && c.leader != nil {
+		c.leader.missing()
+	}
+	if next.lease != nil && holder != c.announced {
+		c.announced = holder
+		if holder != "" {
+			c.log.Info("New leader", "leader", holder)
+			c.news.announce(holder)
+		}
+	}
+}
+
+// suspect reports a Lease that another process holds, or held, under this candidate's name.
+func (c *candidate) suspect(before observed) {
+	if c.seen.holder() != c.identity || c.own.owns(c.seen, c.identity) {
+		return
+	}
+	switch renewed := before.holder() == c.identity && before.claim.renewed != c.seen.claim.renewed; {
+	case renewed && c.suspected != c.seen.claim.acquired:
+		c.suspected = c.seen.claim.acquired
+		c.log.Error(&LostError{ReasonDuplicateIdentity, c.identity}, "Another process leads under this candidate's identity")
+	case before.holder() != c.identity:
+		c.log.Info("The lease is held under this candidate's identity, by an earlier process or by another one; waiting until it expires")
+	}
+}
+
+// publish shows the state to readers in other goroutines. The loop means to be back at awake.
+func (c *candidate) publish(awake time.Time) {
+	s := &snapshot{
+		leader:       c.seen.holder(),
+		lastRenewal:  c.lastRenewal,
+		lastError:    c.lastError,
+		refusedSince: c.refusedSince,
+		awake:        awake,
+	}
+	if c.leader != nil {
+		s.term = c.leader.term
+	}
+	c.state.Store(s)
+}
+
+// leadership is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
+type leadership struct {
+	log      klog.Logger
+	term     Term
+	ctx      context.Context // the callback's
+	cancel   context.CancelCauseFunc
+	overrun  func(Term)
+	returned chan struct{} // closed when the callback has returned
+	result   error         // of the callback, once it has
+	asked    chan struct{} // closed by StepDown
+	askOnce  sync.Once
+	done     chan struct{} // closed once released
+	err      error         // of the release, once done
+
+	deadline, alarm *time.Timer
+	alarmed         atomic.Bool
+}
+
+// start starts the term's timers. Each looks at the clock again when it fires, so one that a renewal has overtaken
+// does nothing.
+func (l *leadership) start(sent time.Time) {
+	l.term.authority.Store(&authority{sent: sent})
+	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
+	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
+}
+
+// renewed moves the end of the term's authority on. It does not bring back a term that is over.
+func (l *leadership) renewed(sent time.Time) {
+	l.term.authority.Store(&authority{sent: sent})
+	l.deadline.Reset(time.Until(sent.Add(l.term.renewDeadline)))
+	l.alarm.Reset(time.Until(sent.Add(l.term.overrunAfter())))
+}
+
+func (l *leadership) missing() {
+	l.term.authority.Store(&authority{sent: l.term.authority.Load().sent, missing: true})
+}
+
+// expire ends a term at its deadline (S2).
+func (l *leadership) expire() {
+	a := l.term.authority.Load()
+	if age(a.sent, time.Now()) < l.term.renewDeadline {
+		return
+	}
+	lost := &LostError{Reason: ReasonDeadlinePassed, Holder: l.term.identity}
+	if a.missing {
+		lost = &LostError{Reason: ReasonDeleted}
+	}
+	l.lose(lost)
+}
+
+// lose takes the authority away, then tells the callback why. The first reason stays.
+func (l *leadership) lose(lost *LostError) {
+	l.term.end()
+	l.cancel(lost)
+}
+
+// raise reports a callback that still runs when the lease is about to end.
+func (l *leadership) raise() {
+	if !l.term.overruns(time.Now()) || !l.alarmed.CompareAndSwap(false, true) {
+		return
+	}
+	if l.overrun != nil {
+		l.overrun(l.term)
+		return
+	}
+	l.log.Error(context.Cause(l.ctx), "The callback was told to stop and still runs: the lease is about to end, and another replica may lead beside it")
+}
+
+// end ends the term after the callback has returned.
+func (l *leadership) end() {
+	l.term.end()
+	l.deadline.Stop()
+	l.alarm.Stop()
+}
+
+// run runs the callback. runtime.Goexit counts as an error. A panic is passed on as it is: in a process that is about
+// to crash nothing may be released. It is caught only to be told from Goexit, which no deferred function can do
+// otherwise.
+func (l *leadership) run(callback func(context.Context) error) {
+	l.result = errGoexit
+	defer func() {
+		if r := recover(); r != nil {
+			panic(r)
+		}
+		l.term.returned.Store(true)
+		close(l.returned)
+	}()
+	l.result = callback(l.ctx)
+}
+
+// An announcer calls OnNewLeader, in order and one at a time, beside the election. It has a goroutine only while there
+// is something to tell.
+type announcer struct {
+	call    func(string)
+	mu      sync.Mutex // guards queue and busy
+	queue   []string
+	busy    bool
+	running sync.WaitGroup
+}
+
+func (a *announcer) announce(holder string) {
+	if a.call == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.queue = append(a.queue, holder)
+	if !a.busy {
+		a.busy = true
+		a.running.Go(a.drain)
+	}
+}
+
+func (a *announcer) drain() {
+	for {
+		a.mu.Lock()
+		if len(a.queue) == 0 {
+			a.busy = false
+			a.mu.Unlock()
+			return
+		}
+		holder := a.queue[0]
+		a.queue = a.queue[1:]
+		a.mu.Unlock()
+		a.call(holder)
+	}
+}
+
+func (a *announcer) wait() { a.running.Wait() }
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

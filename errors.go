@@ -1,0 +1,99 @@
+package elector
+
+import (
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+var (
+	// ErrLost is what every *LostError is, for errors.Is(context.Cause(ctx), elector.ErrLost).
+	ErrLost = errors.New("elector: leadership lost")
+
+	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up.
+	ErrNotLeader = errors.New("elector: not the leader")
+
+	errRunning = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
+	errGoexit  = errors.New("the callback ended its goroutine by runtime.Goexit")
+	errNoReply = errors.New("no answer within the time limit of an attempt")
+)
+
+// Reason tells why a term ended other than by the callback's return or by the end of Run's ctx. The zero value is no
+// reason.
+type Reason int
+
+const (
+	// ReasonTakenOver: the Lease names another holder, or has been taken and released by another.
+	ReasonTakenOver Reason = iota + 1
+	// ReasonDeleted: the Lease was deleted and could not be put back before RenewDeadline.
+	ReasonDeleted
+	// ReasonDeadlinePassed: no renewal succeeded within RenewDeadline.
+	ReasonDeadlinePassed
+	// ReasonSteppedDown: StepDown was called.
+	ReasonSteppedDown
+	// ReasonDuplicateIdentity: the Lease names this candidate's identity, but it was another process that wrote it.
+	ReasonDuplicateIdentity
+)
+
+// String is the reason in words.
+func (r Reason) String() string {
+	switch r {
+	case ReasonTakenOver:
+		return "taken over"
+	case ReasonDeleted:
+		return "lease deleted"
+	case ReasonDeadlinePassed:
+		return "renew deadline passed"
+	case ReasonSteppedDown:
+		return "stepped down"
+	case ReasonDuplicateIdentity:
+		return "duplicate identity"
+	default:
+		return fmt.Sprintf("Reason(%d)", int(r))
+	}
+}
+
+// A LostError is the context.Cause of the callback's ctx when its term ended, and what Run returns for it with
+// Options.SingleTerm.
+type LostError struct {
+	Reason Reason
+	Holder string // the holder named in the Lease when the term ended, "" if none
+}
+
+// Error names the package, the reason and the holder.
+func (e *LostError) Error() string {
+	msg := ErrLost.Error() + ": " + e.Reason.String()
+	switch {
+	case e.Reason == ReasonTakenOver && e.Holder != "":
+		msg += fmt.Sprintf(" by %q", e.Holder)
+	case e.Reason == ReasonDuplicateIdentity:
+		msg += fmt.Sprintf(": another process also calls itself %q; give each its own Options.Identity", e.Holder)
+	}
+	return msg
+}
+
+// Is makes errors.Is(err, ErrLost) true for every *LostError.
+func (e *LostError) Is(target error) bool { return target == ErrLost }
+
+// explain puts into an API error what its reader has to do about it, when waiting does not help.
+func explain(err error, verb, namespace, name string) error {
+	what := fmt.Sprintf("%s lease %s/%s", verb, namespace, name)
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%s: forbidden: grant the verb %q on resource %q of apiGroup %q in namespace %q to this identity (Role and RoleBinding): %w",
+			what, verb, "leases", "coordination.k8s.io", namespace, err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%s: unauthorized: the API server does not accept this client's credentials; check its token or certificate: %w", what, err)
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: not found: create namespace %q, or name another in Options.Namespace: %w", what, namespace, err)
+	default:
+		return fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+// refused reports whether the API server has understood the request and will go on refusing it until somebody
+// changes its settings.
+func refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err)
+}

@@ -1,0 +1,152 @@
+package elector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	defaultLeaseDuration = 15 * time.Second
+	defaultRenewDeadline = 10 * time.Second
+	defaultRetryPeriod   = 2 * time.Second
+)
+
+// namespaceFile is where a pod finds the name of its namespace. A variable for tests.
+var namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// Options say what to elect for and how. Name and Run are required; the zero value of every other field is a safe
+// default. The three durations stand in the order
+//
+//	2·RetryPeriod ≤ RenewDeadline < LeaseDuration
+//
+// and LeaseDuration − RenewDeadline is the stop budget: the time Run has to return when leadership is lost.
+type Options struct {
+	// Namespace of the Lease. Default: the pod's own, read from the service account's mount; New fails where there
+	// is none.
+	Namespace string
+
+	// Name of the Lease, shared by all candidates. Required.
+	Name string
+
+	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part. Two processes must not
+	// share one. If they do, both stay safe: each calls a Lease its own by its own writes only, waits the other one
+	// out, and logs it.
+	Identity string
+
+	// Run is the work of the leader. Required. Its ctx ends when leadership does, or when the ctx given to
+	// Elector.Run does; it then returns as soon as it can. It is never called again before it has returned.
+	//
+	// If it returns by itself, the Lease is released and Elector.Run returns: nil for nil, otherwise its error,
+	// wrapped. A panic is not recovered.
+	Run func(ctx context.Context) error
+
+	// LeaseDuration is how long a candidate that sees no renewal waits before it takes over, counted by each
+	// candidate's own clock from its receipt of the last change. It is written to the Lease, and it is the record's
+	// value that others obey. Whole seconds, at least one. Default: 15 s.
+	LeaseDuration time.Duration
+
+	// RenewDeadline is how long a leader goes on without a successful renewal, counted from just before the last
+	// one that succeeded was sent. Then Run's ctx ends. A third of it is the renewal interval. Less than
+	// LeaseDuration. Default: 10 s.
+	RenewDeadline time.Duration
+
+	// RetryPeriod is how often a standby looks at the Lease while it has no watch, and the base of the pauses after
+	// errors; a leader's pauses get shorter as RenewDeadline comes near. At most half of RenewDeadline. Default: 2 s.
+	RetryPeriod time.Duration
+
+	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
+	// campaigning again. For callbacks that cannot be started twice, such as a manager's Start.
+	SingleTerm bool
+
+	// Labels are set on the Lease with each write. Others' labels are kept.
+	Labels map[string]string
+
+	// OnNewLeader is called with each holder seen in the Lease, this candidate included: in order, never
+	// concurrently, and never so that the election waits for it. Elector.Run waits for the last call before it
+	// returns.
+	OnNewLeader func(identity string)
+
+	// OnOverrun is called, once in a term and in a goroutine of its own, when Run is still running and the lease is
+	// about to end: when three quarters of the stop budget are spent. Soon another replica may lead, so this is the
+	// place for os.Exit(1). Default: an error in the log.
+	OnOverrun func(Term)
+}
+
+// complete returns the options with defaults in place of zero values, and all that is wrong with them.
+func (o Options) complete() (Options, error) {
+	var errs []error
+	if o.Namespace == "" {
+		namespace, err := os.ReadFile(namespaceFile)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("Options.Namespace: required outside a pod: the default is the pod's own namespace, which cannot be read: %w", err))
+		}
+		o.Namespace = strings.TrimSpace(string(namespace))
+	}
+	if o.Identity == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("Options.Identity: required on a machine without a hostname, from which the default is made: %w", err))
+		}
+		o.Identity = host + "_" + string(uuid.NewUUID())
+	}
+	if o.LeaseDuration == 0 {
+		o.LeaseDuration = defaultLeaseDuration
+	}
+	if o.RenewDeadline == 0 {
+		o.RenewDeadline = defaultRenewDeadline
+	}
+	if o.RetryPeriod == 0 {
+		o.RetryPeriod = defaultRetryPeriod
+	}
+	errs = append(errs, o.checkNames()...)
+	errs = append(errs, o.checkDurations()...)
+	return o, errors.Join(errs...)
+}
+
+func (o Options) checkNames() (errs []error) {
+	if o.Name == "" {
+		errs = append(errs, errors.New("Options.Name: required: the name of the Lease that all candidates share"))
+	} else if msgs := validation.NameIsDNSSubdomain(o.Name, false); len(msgs) > 0 {
+		errs = append(errs, fmt.Errorf("Options.Name: %q is not an object name: %s", o.Name, strings.Join(msgs, "; ")))
+	}
+	if msgs := validation.ValidateNamespaceName(o.Namespace, false); o.Namespace != "" && len(msgs) > 0 {
+		errs = append(errs, fmt.Errorf("Options.Namespace: %q is not a namespace's name: %s", o.Namespace, strings.Join(msgs, "; ")))
+	}
+	if o.Run == nil {
+		errs = append(errs, errors.New("Options.Run: required: the function to run while leading"))
+	}
+	for _, err := range metav1validation.ValidateLabels(o.Labels, field.NewPath("Options.Labels")) {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+func (o Options) checkDurations() (errs []error) {
+	if o.LeaseDuration < time.Second || o.LeaseDuration%time.Second != 0 || o.LeaseDuration > math.MaxInt32*time.Second {
+		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be whole seconds, at least 1s and at most %v: the Lease stores it as a 32-bit number of seconds",
+			o.LeaseDuration, math.MaxInt32*time.Second))
+	}
+	switch {
+	case o.RenewDeadline < 0:
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be positive", o.RenewDeadline))
+	case o.RenewDeadline >= o.LeaseDuration:
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop", o.RenewDeadline, o.LeaseDuration))
+	}
+	switch {
+	case o.RetryPeriod < 0:
+		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be positive", o.RetryPeriod))
+	case o.RetryPeriod > o.RenewDeadline/2:
+		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at most half of RenewDeadline (%v), to leave room for a second try", o.RetryPeriod, o.RenewDeadline))
+	}
+	return errs
+}

@@ -1,0 +1,70 @@
+package elector
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Status is a snapshot of a candidate. The zero Status is that of one that has seen nothing yet.
+type Status struct {
+	Identity    string    // this candidate's name
+	Leader      string    // the holder last seen in the Lease, "" if none
+	Leading     bool      // as IsLeader at the time of the snapshot
+	Term        Term      // the term whose callback runs; the zero Term while standing by
+	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
+	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
+}
+
+// snapshot is what the election's goroutine publishes for readers in others.
+type snapshot struct {
+	leader       string
+	term         Term
+	lastRenewal  time.Time
+	lastError    error
+	refusedSince time.Time // when the API began to refuse requests for a reason that waiting does not cure; else zero
+	awake        time.Time // the loop means to act again by then
+}
+
+// IsLeader reports whether this candidate leads at this moment. It is worked out from the clock at each call, not
+// remembered, so that it is false as soon as the authority has run out, even after a suspension. By the time its
+// caller acts on the answer, the answer may be old: see Term.Token for what can be done about that.
+func (e *Elector) IsLeader() bool { return e.state.Load().term.Valid() }
+
+// Leader returns the holder last seen in the Lease, "" if none.
+func (e *Elector) Leader() string { return e.state.Load().leader }
+
+// Status returns a snapshot for people and dashboards.
+func (e *Elector) Status() Status {
+	s := e.state.Load()
+	return Status{
+		Identity:    e.opts.Identity,
+		Leader:      s.leader,
+		Leading:     s.term.Valid(),
+		Term:        s.term,
+		LastRenewal: s.lastRenewal,
+		LastError:   s.lastError,
+	}
+}
+
+// Check is a health check, with the signature of a healthz.Checker; the request may be nil. It fails
+//
+//   - while the callback overruns its lease: it was told to stop and another replica may lead soon;
+//   - when the election's loop has not acted for a LeaseDuration after it meant to;
+//   - when the API has refused this candidate (401, 403, 404) for a LeaseDuration: somebody has to grant a permission.
+//
+// A standby is healthy. So is a candidate that cannot reach the API: a restart would not help it, and Status and the
+// log tell. Do not make readiness depend on leading, or a rolling update waits for ever.
+func (e *Elector) Check(*http.Request) error {
+	s, now := e.state.Load(), time.Now()
+	lease := e.opts.Namespace + "/" + e.opts.Name
+	switch {
+	case s.term.term != nil && s.term.overruns(now):
+		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was told to stop and still runs, and another replica may lead soon; restart this process", lease)
+	case !s.awake.IsZero() && now.Sub(s.awake) > e.opts.LeaseDuration:
+		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, now.Sub(s.awake).Round(time.Second))
+	case !s.refusedSince.IsZero() && now.Sub(s.refusedSince) > e.opts.LeaseDuration:
+		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
+	}
+	return nil
+}
