@@ -352,8 +352,10 @@ func (c *candidate) fold(next observed) {
 	if next.lease != nil && holder != c.announced {
 		c.announced = holder
 		if holder != "" {
-			c.log.Info("New leader", "leader", holder)
 			c.news.announce(holder)
+		}
+		if holder != "" && holder != c.identity {
+			c.log.Info("New leader", "leader", holder)
 		}
 	}
 }
