@@ -189,14 +189,24 @@ func (w *world) leader() *replica {
 	return w.running[0]
 }
 
-// last is the last call of a callback.
-func (w *world) last() *span {
+// spans are the calls of callbacks so far.
+func (w *world) spans() []span {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.terms) == 0 {
-		return &span{}
+	var all []span
+	for _, s := range w.terms {
+		all = append(all, *s)
 	}
-	return w.terms[len(w.terms)-1]
+	return all
+}
+
+// last is the last call of a callback.
+func (w *world) last() span {
+	all := w.spans()
+	if len(all) == 0 {
+		return span{}
+	}
+	return all[len(all)-1]
 }
 
 // within waits until cond holds, and tells how long that took.
@@ -286,4 +296,13 @@ func reason(err error) string {
 		return lost.Reason.String()
 	}
 	return fmt.Sprint(err)
+}
+
+var (
+	createOptions metav1.CreateOptions
+	getOptions    metav1.GetOptions
+)
+
+func objectMeta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }

@@ -1,0 +1,43 @@
+// Package electortest is an in-memory API server for Leases, for tests of programs that elect a leader.
+//
+// A [Server] answers as a kube-apiserver does: stale writes are conflicts, invalid Leases are refused,
+// resourceVersions grow through deletion, watches begin where they are told to and close by themselves. The package
+// conformance holds the assertions that both it and a real kube-apiserver pass. (Client-go's fake clientset accepts
+// every write, whatever its resourceVersion, so a test of one-at-a-time on it proves nothing.)
+//
+// Each replica gets a [Client] of its own, usable wherever a kubernetes.Interface is wanted. Its link to the server
+// can be slowed ([Client.SetLatency]), cut ([Client.Partition]) and tampered with, request by request
+// ([Client.Intercept]); its watches can be refused, closed and silenced.
+//
+// It works in real time, and inside testing/synctest, where a minute of leases and time-outs takes a millisecond:
+//
+//	func TestTheOtherReplicaTakesOver(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) {
+//			server := electortest.NewServer() // in the bubble, because its channels must belong to it
+//			defer server.Close()              // ends watches and hung calls, so that the bubble can end
+//			ctx, cancel := context.WithCancel(t.Context())
+//			defer cancel()
+//			for _, name := range []string{"a", "b"} {
+//				client := server.Client(name)
+//				client.SetLatency(4 * time.Millisecond)
+//				go runMyOperator(ctx, client, name)
+//			}
+//			time.Sleep(time.Minute)
+//			server.Client("a").Partition(electortest.Both)
+//			time.Sleep(time.Minute)
+//			// now b leads, and a has noticed that it does not
+//		})
+//	}
+//
+// # What is different from a real server
+//
+//   - Every namespace exists, and every client may do everything, but for [Client.ForbidWatch] and [Fault.Err].
+//   - No managedFields, no server-side apply (405), no finalizers (a delete is immediate), no generateName.
+//   - A list ignores limit, continue and resourceVersion; field selectors know metadata.name and metadata.namespace,
+//     without "!=". Watches send no bookmarks and refuse sendInitialEvents, as with WatchList off.
+//   - A watch can start about a thousand events in the past, counted over all Leases; from earlier on it is told 410.
+//   - A client sees each error at once: there is no client-go REST client underneath, which would wait for a
+//     Retry-After and try again, and no client-side rate limit.
+//   - A watch whose context ends closes its channel without the ERROR event that client-go may put before it.
+//   - The older versions of the API group (v1beta1, v1alpha2) are client-go's fakes and do not see these Leases.
+package electortest

@@ -1,0 +1,332 @@
+package electortest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// This file is what the server does with its Leases. Objects that come in belong to the server from then on; objects
+// that go out are copies.
+
+func (s *Server) get(key types.NamespacedName) (*coordinationv1.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lease := s.leases[key]
+	if lease == nil {
+		return nil, apierrors.NewNotFound(leaseResource, key.Name)
+	}
+	return lease.DeepCopy(), nil
+}
+
+func (s *Server) list(sel selection) *coordinationv1.LeaseList {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := &coordinationv1.LeaseList{Items: []coordinationv1.Lease{}}
+	list.ResourceVersion = formatVersion(s.version)
+	for _, lease := range s.selected(sel) {
+		list.Items = append(list.Items, *lease.DeepCopy())
+	}
+	return list
+}
+
+// post creates the Lease it is sent.
+func (s *Server) post(namespace string, lease *coordinationv1.Lease, dryRun bool) (*coordinationv1.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := types.NamespacedName{Namespace: namespace, Name: lease.Name}
+	if lease.Name == "" {
+		return nil, invalid("", field.Required(field.NewPath("metadata", "name"), "name or generateName is required"))
+	}
+	if version, err := parseVersion(lease); err != nil {
+		return nil, err
+	} else if version != 0 {
+		return nil, versionOnCreate()
+	}
+	return s.create(key, lease, dryRun)
+}
+
+// create stores a new Lease, for POST and for a PUT to a name that does not exist.
+func (s *Server) create(key types.NamespacedName, lease *coordinationv1.Lease, dryRun bool) (*coordinationv1.Lease, error) {
+	if err := matchNamespace(lease, key.Namespace); err != nil {
+		return nil, err
+	}
+	lease.UID = s.nextUID()
+	lease.ResourceVersion = ""
+	lease.CreationTimestamp = metav1.NewTime(time.Unix(time.Now().Unix(), 0))
+	lease.DeletionTimestamp = nil
+	lease.DeletionGracePeriodSeconds = nil
+	if !s.coordinated {
+		lease.Spec.Strategy, lease.Spec.PreferredHolder = nil, nil
+	}
+	normalize(lease)
+	if errs := validate(lease); len(errs) > 0 {
+		return nil, invalid(key.Name, errs...)
+	}
+	if s.leases[key] != nil {
+		return nil, apierrors.NewAlreadyExists(leaseResource, key.Name)
+	}
+	return s.commit(key, lease, dryRun), nil
+}
+
+// put replaces the Lease by the one it is sent, or creates it, as a Lease may be created by PUT.
+func (s *Server) put(namespace string, lease *coordinationv1.Lease, dryRun bool) (*coordinationv1.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := types.NamespacedName{Namespace: namespace, Name: lease.Name}
+	version, err := parseVersion(lease)
+	if err != nil {
+		return nil, err
+	}
+	old := s.leases[key]
+	var uid types.UID
+	if old != nil {
+		uid = old.UID
+	}
+	if lease.UID != "" && lease.UID != uid {
+		return nil, preconditionFailed(key.Name, "UID", string(lease.UID), string(uid))
+	}
+	if old == nil {
+		return s.create(key, lease, dryRun)
+	}
+	if version == 0 {
+		return nil, invalid(key.Name, field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update"))
+	}
+	return s.replace(key, old, lease, dryRun)
+}
+
+// replace stores lease over old, for PUT and PATCH.
+func (s *Server) replace(key types.NamespacedName, old, lease *coordinationv1.Lease, dryRun bool) (*coordinationv1.Lease, error) {
+	if lease.ResourceVersion != old.ResourceVersion {
+		return nil, conflict(key.Name)
+	}
+	if err := matchNamespace(lease, key.Namespace); err != nil {
+		return nil, err
+	}
+	if lease.UID == "" {
+		lease.UID = old.UID
+	}
+	lease.Generation = old.Generation
+	lease.CreationTimestamp = old.CreationTimestamp
+	if !s.coordinated {
+		if old.Spec.Strategy == nil {
+			lease.Spec.Strategy = nil
+		}
+		if old.Spec.PreferredHolder == nil {
+			lease.Spec.PreferredHolder = nil
+		}
+	}
+	normalize(lease)
+	errs := validation.ValidateObjectMetaUpdate(&lease.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	if errs = append(errs, validate(lease)...); len(errs) > 0 {
+		return nil, invalid(key.Name, errs...)
+	}
+	if equality.Semantic.DeepEqual(old, lease) {
+		return old.DeepCopy(), nil // nothing to write, so no new resourceVersion and no event
+	}
+	return s.commit(key, lease, dryRun), nil
+}
+
+// commit stores lease under a new resourceVersion and tells the watches.
+func (s *Server) commit(key types.NamespacedName, lease *coordinationv1.Lease, dryRun bool) *coordinationv1.Lease {
+	if dryRun {
+		return lease
+	}
+	old := s.leases[key]
+	version := s.nextVersion()
+	lease.ResourceVersion = formatVersion(version)
+	s.leases[key] = lease
+	change := watch.Added
+	if old != nil {
+		change = watch.Modified
+	}
+	s.publish(event{version: version, change: change, key: key, old: old, lease: lease})
+	return lease.DeepCopy()
+}
+
+func (s *Server) patch(key types.NamespacedName, pt types.PatchType, data []byte, dryRun bool) (*coordinationv1.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pt == types.ApplyPatchType || pt == types.ApplyCBORPatchType {
+		return nil, apierrors.NewMethodNotSupported(leaseResource, "apply")
+	}
+	old := s.leases[key]
+	if old == nil {
+		return nil, apierrors.NewNotFound(leaseResource, key.Name)
+	}
+	lease, err := patched(old, pt, data)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parseVersion(lease); err != nil {
+		return nil, err
+	}
+	return s.replace(key, old, lease, dryRun)
+}
+
+// patched applies a patch to a copy of old.
+func patched(old *coordinationv1.Lease, pt types.PatchType, data []byte) (*coordinationv1.Lease, error) {
+	before, err := json.Marshal(old)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	var after []byte
+	switch pt {
+	case types.MergePatchType:
+		after, err = jsonpatch.MergePatch(before, data)
+	case types.StrategicMergePatchType:
+		after, err = strategicpatch.StrategicMergePatch(before, data, coordinationv1.Lease{})
+	case types.JSONPatchType:
+		var ops jsonpatch.Patch
+		if ops, err = jsonpatch.DecodePatch(data); err == nil {
+			if after, err = ops.Apply(before); err != nil {
+				return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", leaseResource, old.Name, err.Error(), 0, false)
+			}
+		}
+	default:
+		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+			Message: fmt.Sprintf("the patch type %q is unknown", pt),
+		}}
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	lease := &coordinationv1.Lease{}
+	if err := json.Unmarshal(after, lease); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return lease, nil
+}
+
+func (s *Server) delete(key types.NamespacedName, pre *metav1.Preconditions, dryRun bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.leases[key]
+	if old == nil {
+		return apierrors.NewNotFound(leaseResource, key.Name)
+	}
+	return s.remove(key, old, pre, dryRun)
+}
+
+func (s *Server) deleteAll(sel selection, pre *metav1.Preconditions, dryRun bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, lease := range s.selected(sel) {
+		key := types.NamespacedName{Namespace: lease.Namespace, Name: lease.Name}
+		if err := s.remove(key, lease, pre, dryRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) remove(key types.NamespacedName, old *coordinationv1.Lease, pre *metav1.Preconditions, dryRun bool) error {
+	if pre != nil && pre.UID != nil && *pre.UID != old.UID {
+		return preconditionFailed(key.Name, "UID", string(*pre.UID), string(old.UID))
+	}
+	if pre != nil && pre.ResourceVersion != nil && *pre.ResourceVersion != old.ResourceVersion {
+		return preconditionFailed(key.Name, "ResourceVersion", *pre.ResourceVersion, old.ResourceVersion)
+	}
+	if dryRun {
+		return nil
+	}
+	delete(s.leases, key)
+	version := s.nextVersion()
+	last := old.DeepCopy()
+	last.ResourceVersion = formatVersion(version)
+	s.publish(event{version: version, change: watch.Deleted, key: key, old: old, lease: last})
+	return nil
+}
+
+// selection is what a list or a watch asks for.
+type selection struct {
+	key    types.NamespacedName // "" is any
+	labels labels.Selector
+	none   bool // contradicts itself, so selects nothing
+}
+
+func parseSelection(namespace string, opts metav1.ListOptions) (selection, error) {
+	sel := selection{key: types.NamespacedName{Namespace: namespace}, labels: labels.Everything()}
+	fieldSelector, err := fields.ParseSelector(opts.FieldSelector)
+	if err != nil {
+		return sel, apierrors.NewBadRequest(err.Error())
+	}
+	if sel.labels, err = labels.Parse(opts.LabelSelector); err != nil {
+		return sel, apierrors.NewBadRequest(err.Error())
+	}
+	for _, r := range fieldSelector.Requirements() {
+		target := &sel.key.Name
+		switch {
+		case r.Field == "metadata.namespace":
+			target = &sel.key.Namespace
+		case r.Field != "metadata.name":
+			return sel, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", r.Field))
+		}
+		if r.Operator == "!=" {
+			return sel, apierrors.NewBadRequest("electortest: field selectors with != are not supported")
+		}
+		sel.none = sel.none || (*target != "" && *target != r.Value)
+		*target = r.Value
+	}
+	return sel, nil
+}
+
+// matches says whether the Lease of that key and in that state is selected; nil is no Lease.
+func (sel selection) matches(lease *coordinationv1.Lease) bool {
+	return lease != nil && !sel.none &&
+		(sel.key.Namespace == "" || sel.key.Namespace == lease.Namespace) &&
+		(sel.key.Name == "" || sel.key.Name == lease.Name) &&
+		(sel.labels.Empty() || sel.labels.Matches(labels.Set(lease.Labels)))
+}
+
+// selected returns the stored Leases that sel matches, in the order of their keys.
+func (s *Server) selected(sel selection) []*coordinationv1.Lease {
+	var found []*coordinationv1.Lease
+	if sel.key.Namespace != "" && sel.key.Name != "" {
+		if lease := s.leases[sel.key]; sel.matches(lease) {
+			found = append(found, lease)
+		}
+		return found
+	}
+	for _, lease := range s.leases {
+		if sel.matches(lease) {
+			found = append(found, lease)
+		}
+	}
+	slices.SortFunc(found, func(a, b *coordinationv1.Lease) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	return found
+}
+
+func formatVersion(v int64) string { return strconv.FormatInt(v, 10) }
+
+// parseVersion returns the resourceVersion of an object that was sent, 0 if it has none.
+func parseVersion(lease *coordinationv1.Lease) (int64, error) {
+	if lease.ResourceVersion == "" {
+		return 0, nil
+	}
+	version, err := strconv.ParseUint(lease.ResourceVersion, 10, 63)
+	if err != nil {
+		return 0, invalid(lease.Name, field.Invalid(field.NewPath("metadata", "resourceVersion"), lease.ResourceVersion, err.Error()))
+	}
+	return int64(version), nil
+}

@@ -1,0 +1,802 @@
+package elector_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+// DESIGN section 4, rule by rule.
+
+// onWrites injects a fault into what a client writes, and leaves the rest alone.
+func onWrites(f func(n int, r electortest.Request) electortest.Fault) func(electortest.Request) electortest.Fault {
+	var n atomic.Int64
+	return func(r electortest.Request) electortest.Fault {
+		if r.Lease == nil {
+			return electortest.Fault{}
+		}
+		return f(int(n.Add(1)), r)
+	}
+}
+
+// S1
+
+func TestALateReplyDoesNotLengthenTheTerm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		var sent time.Time
+		a.client.Intercept(onWrites(func(int, electortest.Request) electortest.Fault {
+			sent = time.Now()
+			a.client.Intercept(onWrites(func(int, electortest.Request) electortest.Fault { return electortest.Fault{LoseRequest: true} }))
+			return electortest.Fault{After: 3 * time.Second}
+		}))
+		w.within(20*time.Second, "the term ends", func() bool { return w.leader() == nil })
+		assert.Equal(w, 10*time.Second, w.last().told.Sub(sent))
+	})
+}
+
+func TestAWinWhoseReplyCameTooLateIsConfirmedBeforeAnybodyLeads(t *testing.T) {
+	for _, ignore := range []bool{false, true} {
+		inWorld(t, func(w *world) {
+			w.join("b")
+			b := w.awaitLeader(time.Second)
+			a := w.join("a")
+			time.Sleep(time.Second)
+			a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+				if n == 1 {
+					return electortest.Fault{After: 9500 * time.Millisecond, IgnoreContext: ignore}
+				}
+				return electortest.Fault{LoseRequest: n < 6}
+			}))
+			b.stop()
+			w.within(time.Minute, "a leads", func() bool { return w.leader() == a })
+			assert.True(w, w.last().term.Valid())
+			assert.Greater(w, time.Until(w.last().term.ValidUntil()), 9*time.Second)
+		})
+	}
+}
+
+func TestAReplyLateFollowedByACutDoesNotOverlap(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		w.join("c")
+		time.Sleep(time.Minute)
+		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+			return electortest.Fault{After: 9500 * time.Millisecond, IgnoreContext: true}
+		}))
+		time.Sleep(9600 * time.Millisecond)
+		a.client.Partition(electortest.Both)
+		w.awaitLeader(30*time.Second, a)
+	})
+}
+
+// S2
+
+func TestATermEndsOnTimeThoughEveryRequestHangs(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		last := a.el.Status().LastRenewal
+		a.client.Intercept(func(electortest.Request) electortest.Fault {
+			return electortest.Fault{LoseRequest: true, IgnoreContext: true}
+		})
+		w.within(20*time.Second, "the term ends", func() bool { return w.leader() == nil })
+		assert.Equal(w, 10*time.Second, w.last().told.Sub(last))
+		assert.False(w, a.el.IsLeader())
+	})
+}
+
+func TestIsLeaderAndValidEndAtTheVeryDeadline(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(time.Second))
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		term := w.last().term
+		a.client.Partition(electortest.Both)
+		time.Sleep(time.Until(term.ValidUntil()) - time.Nanosecond)
+		assert.True(w, term.Valid())
+		assert.True(w, a.el.IsLeader())
+		time.Sleep(time.Nanosecond)
+		assert.False(w, term.Valid())
+		assert.False(w, a.el.IsLeader())
+	})
+}
+
+// S3
+
+func TestAStandbyWaitsForAsLongAsTheRecordSays(t *testing.T) {
+	for _, seconds := range []int32{2, 60} {
+		inWorld(t, func(w *world) {
+			w.aLease("elsewhere", seconds)
+			time.Sleep(time.Hour) // however old the record is
+			begin := time.Now()
+			w.join("a")
+			w.awaitLeader(2 * time.Minute)
+			gap := time.Since(begin) - time.Duration(seconds)*time.Second
+			assert.Positive(w, gap)
+			assert.Less(w, gap, 50*time.Millisecond)
+		})
+	}
+}
+
+func TestTimesInTheRecordAreNotComparedWithTheLocalClock(t *testing.T) {
+	for _, skew := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		inWorld(t, func(w *world) {
+			w.aLease("elsewhere", 15)
+			w.kubectl(func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = l.Spec.RenewTime.Add(skew) })
+			w.join("a")
+			time.Sleep(14900 * time.Millisecond)
+			assert.Nil(w, w.leader())
+			w.awaitLeader(200 * time.Millisecond)
+		})
+	}
+}
+
+func TestEditingLabelsIsNoRenewal(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aLease("crashed", 15)
+		w.join("a")
+		stop := time.AfterFunc(0, func() {})
+		defer stop.Stop()
+		for i := range 149 {
+			time.Sleep(100 * time.Millisecond)
+			w.kubectl(func(l *coordinationv1.Lease) { l.Labels = map[string]string{"n": string(rune('a' + i%26))} })
+		}
+		w.awaitLeader(300 * time.Millisecond)
+	})
+}
+
+func TestAnEditThatShortensTheRecordDoesNotShortenWhatTheHolderWasPromised(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(time.Minute)
+		a.client.Partition(electortest.Both)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(1)) })
+		w.awaitLeader(20*time.Second, a)
+	})
+}
+
+func TestBlankingOutTheHolderFreesNobody(t *testing.T) {
+	for name, connected := range map[string]bool{"leader connected": true, "leader cut off": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				a := w.join("a", draining(4900*time.Millisecond))
+				w.awaitLeader(time.Second)
+				w.join("b")
+				time.Sleep(time.Minute)
+				if !connected {
+					a.client.Partition(electortest.Both)
+				}
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("") })
+				time.Sleep(100 * time.Millisecond)
+				if connected {
+					assert.Equal(w, "a", holder(w.lease()), "the leader puts its name back")
+					time.Sleep(time.Minute)
+					assert.Len(w, w.spans(), 1)
+					return
+				}
+				w.awaitLeader(20*time.Second, a)
+			})
+		})
+	}
+}
+
+// S4
+
+func TestEveryWriteIsConditional(t *testing.T) {
+	inWorld(t, func(w *world) {
+		check := func(r electortest.Request) electortest.Fault {
+			switch r.Verb {
+			case "update":
+				assert.NotEmpty(w, r.Lease.ResourceVersion)
+				assert.NotEmpty(w, r.Lease.UID)
+			case "create":
+				assert.Empty(w, r.Lease.ResourceVersion)
+			case "get", "watch":
+			default:
+				assert.Fail(w, "unexpected verb", r.Verb)
+			}
+			return electortest.Fault{}
+		}
+		for _, who := range []string{"a", "b", "c"} {
+			w.api.Client(who).Intercept(check)
+			w.join(who)
+		}
+		for i := range 20 {
+			l := w.awaitLeader(20 * time.Second)
+			time.Sleep(7 * time.Second)
+			switch i % 4 {
+			case 0:
+				require.NoError(w, l.el.StepDown(w.Context()))
+			case 1:
+				w.deleteLease()
+			case 2:
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("someone") })
+			}
+		}
+	})
+}
+
+// S5
+
+func TestReplicasOfOneIdentityAreBothSafeAndReported(t *testing.T) {
+	inWorld(t, func(w *world) {
+		same := with(func(o *elector.Options) { o.Identity = "pod" })
+		a := w.join("a", same, draining(4*time.Second))
+		w.awaitLeader(time.Second)
+		b := w.join("b", same, draining(4*time.Second))
+		time.Sleep(10 * time.Minute)
+		assert.Len(w, w.spans(), 1)
+		assert.Equal(w, 1, count(b.log(), "Another process leads under this candidate's identity"))
+		a.client.Partition(electortest.Both)
+		assert.Same(w, b, w.awaitLeader(20*time.Second, a))
+		a.client.Partition(electortest.NoPartition)
+		time.Sleep(time.Minute)
+		assert.Len(w, w.spans(), 2)
+	})
+}
+
+func TestATermEndsWhenAnotherProcessWritesItsIdentity(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		w.kubectl(func(l *coordinationv1.Lease) { now := metav1.NowMicro(); l.Spec.RenewTime = &now })
+		w.within(50*time.Millisecond, "the term ends", func() bool { return w.leader() == nil })
+		assert.Equal(w, "duplicate identity", reason(w.last().cause))
+	})
+}
+
+func TestARestartedCandidateWaitsForTheLeaseOfItsPredecessor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aLease("a", 15)
+		a := w.join("a")
+		time.Sleep(14900 * time.Millisecond)
+		assert.Nil(w, w.leader())
+		w.awaitLeader(200 * time.Millisecond)
+		assert.Equal(w, 1, count(a.log(), "held under this candidate's identity"))
+	})
+}
+
+func TestAWinWhoseReplyWasLostIsAdoptedByOneMoreWrite(t *testing.T) {
+	for _, verb := range []string{"create", "update"} {
+		t.Run(verb, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				if verb == "update" {
+					w.aLease("crashed", 1)
+				}
+				a := w.api.Client("a")
+				a.Intercept(onWrites(func(n int, r electortest.Request) electortest.Fault { return electortest.Fault{LoseReply: n == 1} }))
+				w.join("a")
+				w.awaitLeader(10 * time.Second)
+				assert.Equal(w, 2, w.api.Requests("a", "create")+w.api.Requests("a", "update"))
+			})
+		})
+	}
+}
+
+func TestARenewalWhoseReplyWasLostDoesNotCostTheTerm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		a.client.ForbidWatch(true)
+		a.client.CloseWatches()
+		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault { return electortest.Fault{LoseReply: n%2 == 1} }))
+		time.Sleep(10 * time.Minute)
+		assert.Len(w, w.spans(), 1)
+	})
+}
+
+// S6
+
+func TestADeletedLeaseIsPutBackAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		w.join("b")
+		for range 10 {
+			time.Sleep(5 * time.Second)
+			w.deleteLease()
+			time.Sleep(10 * time.Millisecond)
+			assert.Equal(w, "a", holder(w.lease()))
+		}
+		time.Sleep(time.Minute)
+		assert.Len(w, w.spans(), 1)
+	})
+}
+
+func TestADeletedLeaseBindsWhoSawItUntilItWouldHaveExpired(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(time.Minute)
+		last := a.el.Status().LastRenewal
+		a.client.Partition(electortest.Both)
+		w.deleteLease()
+		w.awaitLeader(20*time.Second, a)
+		gap := time.Since(last)
+		assert.Greater(w, gap, 15*time.Second)
+		assert.Less(w, gap, 15100*time.Millisecond)
+	})
+}
+
+func TestALeaseMadeAnewByAnotherHandStillBinds(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(time.Minute)
+		a.client.Partition(electortest.Both)
+		w.deleteLease()
+		_, err := w.leases().Create(w.Context(), &coordinationv1.Lease{ObjectMeta: objectMeta(name)}, createOptions)
+		require.NoError(w, err)
+		w.awaitLeader(20*time.Second, a)
+	})
+}
+
+func TestALeaseThatCannotBePutBackEndsTheTermAsDeleted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		a.client.Intercept(onWrites(func(int, electortest.Request) electortest.Fault {
+			return electortest.Fault{Err: electortest.Forbidden("create")}
+		}))
+		w.deleteLease()
+		w.within(15*time.Second, "the term ends", func() bool { return w.leader() == nil })
+		assert.Equal(w, "lease deleted", reason(w.last().cause))
+	})
+}
+
+// S7
+
+func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
+	for name, watch := range map[string]bool{"seen by the watch": true, "seen by a conflict": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.api.Client("a").ForbidWatch(!watch)
+				w.join("a")
+				w.awaitLeader(time.Second)
+				time.Sleep(time.Minute)
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+				limit := 50 * time.Millisecond
+				if !watch {
+					limit += 10 * time.Second / 3 // its next renewal
+				}
+				w.within(limit, "the callback ends", func() bool { return w.leader() == nil })
+				assert.Equal(w, "taken over", reason(w.last().cause))
+				assert.ErrorContains(w, w.last().cause, `taken over by "b"`)
+			})
+		})
+	}
+}
+
+func TestErrorsAndTimeoutsAreNotLoss(t *testing.T) {
+	errs := []error{electortest.TooManyRequests(time.Second), electortest.InternalError(), electortest.Unavailable(), electortest.Timeout(),
+		electortest.Forbidden("update"), electortest.Unauthorized(), errors.New("connection refused")}
+	for _, err := range errs {
+		inWorld(t, func(w *world) {
+			a := w.join("a")
+			w.awaitLeader(time.Second)
+			w.join("b")
+			for offset := range 7 {
+				time.Sleep(20*time.Second + time.Duration(offset)*500*time.Millisecond)
+				a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: err} })
+				time.Sleep(6 * time.Second)
+				a.client.Intercept(nil)
+			}
+			time.Sleep(20 * time.Second)
+			assert.Len(w, w.spans(), 1, "%v", err)
+		})
+	}
+}
+
+// S8
+
+func TestTheLeaseIsReleasedOnlyAfterTheCallbackHasReturned(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(30*time.Second))
+		w.awaitLeader(time.Second)
+		released := 0
+		a.client.Intercept(onWrites(func(_ int, r electortest.Request) electortest.Fault {
+			if holder(r.Lease) == "" {
+				released++
+				assert.Nil(w, w.leader(), "released beside the callback")
+				assert.False(w, w.last().term.Valid())
+				assert.Equal(w, int32(1), *r.Lease.Spec.LeaseDurationSeconds)
+				assert.Equal(w, time.Now().UnixMilli(), r.Lease.Spec.RenewTime.UnixMilli(), "a fresh renewTime")
+			}
+			return electortest.Fault{}
+		}))
+		time.Sleep(time.Minute)
+		require.NoError(w, a.el.StepDown(w.Context()))
+		w.awaitLeader(20 * time.Second)
+		a.stop()
+		require.NoError(w, a.awaitEnd(time.Minute))
+		assert.Equal(w, 2, released)
+	})
+}
+
+func TestAReleaseTouchesNobodyElsesLease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(3*time.Second))
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		a.client.SilenceWatches(true)
+		a.stop()
+		time.Sleep(2999 * time.Millisecond)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+		require.NoError(w, a.awaitEnd(time.Minute))
+		assert.Equal(w, "b", holder(w.lease()))
+	})
+}
+
+func TestAReleaseSurvivesAnEditOfLabelsAndALostReply(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		a.client.SilenceWatches(true)
+		time.Sleep(time.Second)
+		n := 0
+		a.client.Intercept(onWrites(func(_ int, r electortest.Request) electortest.Fault {
+			if holder(r.Lease) != "" {
+				return electortest.Fault{}
+			}
+			if n++; n == 1 {
+				w.kubectl(func(l *coordinationv1.Lease) { l.Labels = map[string]string{"a": "b"} })
+			}
+			return electortest.Fault{LoseReply: n == 2}
+		}))
+		a.stop()
+		require.NoError(w, a.awaitEnd(10*time.Second))
+		assert.Empty(w, holder(w.lease()))
+		assert.Equal(w, 2, n)
+	})
+}
+
+func TestARunThatCannotReleaseEndsWhenTheLeaseHasExpired(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		a.client.Partition(electortest.Both)
+		a.stop()
+		require.NoError(w, a.awaitEnd(16*time.Second))
+		assert.Equal(w, 1, count(a.log(), "Could not release the lease"))
+	})
+}
+
+// S9
+
+func TestTheLeaseIsKeptWhileACallbackDrainsForWhateverReason(t *testing.T) {
+	ways := map[string]func(w *world, a *replica){
+		"the end of ctx": func(_ *world, a *replica) { a.stop() },
+		"StepDown":       func(w *world, a *replica) { go func() { _ = a.el.StepDown(w.Context()) }() },
+		"its deadline": func(w *world, a *replica) {
+			a.client.Partition(electortest.Outbound)
+			w.within(12*time.Second, "the deadline", func() bool { return !a.el.IsLeader() })
+			a.client.Partition(electortest.NoPartition)
+		},
+	}
+	for name, end := range ways {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				a := w.join("a", draining(2*time.Minute))
+				w.awaitLeader(time.Second)
+				b := w.join("b")
+				time.Sleep(time.Minute)
+				end(w, a)
+				time.Sleep(time.Minute)
+				w.deleteLease()
+				w.within(3*time.Minute, "it has drained", func() bool { return w.leader() != a })
+				if next := w.awaitLeader(100 * time.Millisecond); name != "its deadline" {
+					assert.Same(w, b, next)
+				}
+			})
+		})
+	}
+}
+
+func TestADrainThatOutlastsAnOutageKeepsTheLeaseIfNobodyTookIt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(3*time.Minute))
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		a.client.Partition(electortest.Both)
+		time.Sleep(time.Minute) // long expired, but nobody else is there
+		a.client.Partition(electortest.NoPartition)
+		time.Sleep(10 * time.Second)
+		b := w.join("b")
+		w.within(3*time.Minute, "it has drained", func() bool { return w.leader() == nil })
+		_ = b
+		w.awaitLeader(time.Second)
+	})
+}
+
+// S10 stands in TestACallbackThatIgnoresItsContextIsReportedAndNeverJoinedByAnother, and the world checks it everywhere.
+
+// S11
+
+func TestWhatOthersOwnSurvives(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.api.SetCoordinatedLeaderElection(true)
+		w.aLease("elsewhere", 1)
+		theirs := func(l *coordinationv1.Lease) {
+			l.Spec.Strategy = new(coordinationv1.OldestEmulationVersion)
+			l.Spec.PreferredHolder = new("c")
+			l.Labels = map[string]string{"theirs": "1", "ours": "old"}
+			l.Annotations = map[string]string{"theirs": "2"}
+			l.Finalizers = []string{"example.com/keep"}
+			l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}}
+		}
+		w.kubectl(theirs)
+		a := w.join("a", with(func(o *elector.Options) { o.Labels = map[string]string{"ours": "new"} }))
+		check := func() {
+			l := w.lease()
+			assert.Equal(w, coordinationv1.OldestEmulationVersion, *l.Spec.Strategy)
+			assert.Equal(w, "c", *l.Spec.PreferredHolder)
+			assert.Equal(w, map[string]string{"theirs": "1", "ours": "new"}, l.Labels)
+			assert.Equal(w, map[string]string{"theirs": "2"}, l.Annotations)
+			assert.Equal(w, []string{"example.com/keep"}, l.Finalizers)
+			assert.Len(w, l.OwnerReferences, 1)
+		}
+		w.awaitLeader(3 * time.Second)
+		check()
+		w.kubectl(theirs)
+		time.Sleep(time.Minute)
+		check()
+		a.stop()
+		require.NoError(w, a.awaitEnd(time.Second))
+		check()
+	})
+}
+
+func TestAClientThatEditsLabelsTenTimesASecondNeitherCostsTheTermNorLosesItsLabels(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		w.join("b")
+		lost := 0
+		for i := range 3000 {
+			time.Sleep(100 * time.Millisecond)
+			key := "l" + string(rune('a'+i%26))
+			l := w.lease()
+			if i >= 26 && l.Labels[key] == "" {
+				lost++
+			}
+			l.Labels = merged(l.Labels, key)
+			if _, err := w.leases().Update(w.Context(), l, metav1.UpdateOptions{}); err != nil {
+				lost++
+			}
+		}
+		assert.Zero(w, lost)
+		assert.Len(w, w.spans(), 1)
+	})
+}
+
+func merged(labels map[string]string, key string) map[string]string {
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[key] = "x"
+	return labels
+}
+
+func TestAcquireTimeAndTransitionsChangeWithEachWinOnly(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		first := w.lease()
+		assert.Equal(w, int32(0), *first.Spec.LeaseTransitions)
+		time.Sleep(time.Minute)
+		assert.Equal(w, first.Spec.AcquireTime, w.lease().Spec.AcquireTime)
+		assert.True(w, first.Spec.RenewTime.Before(w.lease().Spec.RenewTime))
+		a.stop()
+		require.NoError(w, a.awaitEnd(time.Second))
+		assert.Equal(w, int32(0), *w.lease().Spec.LeaseTransitions)
+		w.join("b")
+		w.awaitLeader(time.Second)
+		assert.Equal(w, int32(1), *w.lease().Spec.LeaseTransitions)
+		assert.True(w, first.Spec.AcquireTime.Before(w.lease().Spec.AcquireTime))
+		assert.Equal(w, int32(15), *w.lease().Spec.LeaseDurationSeconds)
+	})
+}
+
+// L1
+
+func TestWithoutWatchAStandbyPollsAndSaysSoOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		a := w.awaitLeader(time.Second)
+		w.api.Client("b").ForbidWatch(true)
+		b := w.join("b")
+		time.Sleep(10 * time.Minute)
+		polls := w.api.Requests("b", "get")
+		assert.InDelta(w, 10*60/2.2, polls, 20)
+		assert.Less(w, w.api.Requests("b", "watch"), 20, "tried again now and then")
+		assert.Equal(w, 1, count(b.log(), "No watch on the lease"))
+		a.stop()
+		w.awaitLeader(3*time.Second, a)
+
+		b.client.ForbidWatch(false)
+		time.Sleep(2 * time.Minute)
+		assert.Equal(w, 1, count(b.log(), "The watch works again"))
+	})
+}
+
+func TestASilentWatchDoesNotHideARelease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		a := w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		b.client.SilenceWatches(true)
+		a.stop()
+		w.awaitLeader(20*time.Second, a)
+	})
+}
+
+func TestALeaderNoticesThatItsWatchIsSilent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		before := w.api.Requests("a", "watch")
+		a.client.SilenceWatches(true)
+		a.client.SilenceWatches(false)
+		time.Sleep(10 * time.Second)
+		assert.Equal(w, before+1, w.api.Requests("a", "watch"))
+	})
+}
+
+func TestAWatchThatClosesIsOpenedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		a := w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		b.client.CloseWatches()
+		time.Sleep(time.Second)
+		a.stop()
+		w.awaitLeader(50*time.Millisecond, a)
+	})
+}
+
+// L2
+
+func TestAQuietStandbySendsNothingButItsWatch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.api.SetWatchLifetime(5*time.Minute, 10*time.Minute)
+		w.join("a")
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(time.Second)
+		w.api.ResetRequests()
+		time.Sleep(4 * time.Minute)
+		assert.Zero(w, w.api.Requests("b", ""))
+		time.Sleep(10 * time.Hour)
+		assert.Less(w, float64(w.api.Requests("b", ""))/604, 0.5)
+	})
+}
+
+// L3
+
+func TestAnOutageThatEndsInTimeDoesNotCostTheTerm(t *testing.T) {
+	for _, partition := range []electortest.Partition{electortest.Outbound, electortest.Inbound, electortest.Both} {
+		inWorld(t, func(w *world) {
+			a := w.join("a")
+			w.awaitLeader(time.Second)
+			w.join("b")
+			for i := range 40 {
+				time.Sleep(20*time.Second + time.Duration(i)*83*time.Millisecond)
+				a.client.Partition(partition)
+				time.Sleep(10*time.Second - 10*time.Second/3)
+				a.client.Partition(electortest.NoPartition)
+			}
+			time.Sleep(time.Minute)
+			assert.Len(w, w.spans(), 1)
+		})
+	}
+}
+
+func TestOneHungRequestDoesNotCostTheTerm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		a.client.Intercept(func(r electortest.Request) electortest.Fault {
+			a.client.Intercept(nil)
+			return electortest.Fault{LoseRequest: true, IgnoreContext: true}
+		})
+		time.Sleep(time.Minute)
+		assert.Len(w, w.spans(), 1)
+		assert.True(w, a.el.IsLeader())
+	})
+}
+
+// L4
+
+func TestAHerdOfStandbysSpendsAtMostOneWriteEachOnARelease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		a := w.awaitLeader(time.Second)
+		const standbys = 500
+		for i := range standbys {
+			w.join("s" + strings.Repeat("i", i))
+		}
+		for _, r := range w.replicas {
+			r.client.SetLatency(10 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		w.api.ResetRequests()
+		a.stop()
+		gap := w.within(time.Second, "the next leads", func() bool { l := w.leader(); return l != nil && l != a })
+		time.Sleep(2 * time.Second)
+		writes := make([]int, 0, standbys)
+		for _, r := range w.replicas[1:] {
+			n := w.api.Requests(r.name, "update")
+			if r == w.leader() {
+				n-- // a renewal may be among them
+			}
+			writes = append(writes, n)
+		}
+		assert.LessOrEqual(w, slices.Max(writes), 1)
+		assert.LessOrEqual(w, gap, 50*time.Millisecond)
+		t.Logf("500 standbys: gap %v, %d writes, %d reads", gap, w.api.Requests("", "update"), w.api.Requests("", "get"))
+	})
+}
+
+// L5
+
+func TestRetryAfterIsHonouredAsFarAsTheDeadlineAllows(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		var tries []time.Time
+		a.client.Intercept(onWrites(func(int, electortest.Request) electortest.Fault {
+			tries = append(tries, time.Now())
+			return electortest.Fault{Err: electortest.TooManyRequests(time.Second)}
+		}))
+		w.within(20*time.Second, "the term ends", func() bool { return w.leader() == nil })
+		synctest.Wait()
+		assert.Greater(w, tries[1].Sub(tries[0]), time.Second)
+		assert.Greater(w, tries[2].Sub(tries[1]), time.Second)
+		assert.Greater(w, len(tries), 6, "at the end it asks more often")
+	})
+}
+
+// What users build on it.
+
+func TestTheContextOfTheCallbackCarriesValuesOfRuns(t *testing.T) {
+	inWorld(t, func(w *world) {
+		type key struct{}
+		e, err := elector.New(w.api.Client("a").CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Run: func(ctx context.Context) error {
+			assert.Equal(w, "value", ctx.Value(key{}))
+			return nil
+		}})
+		require.NoError(w, err)
+		require.NoError(w, e.Run(context.WithValue(w.Context(), key{}, "value")))
+	})
+}
