@@ -1,0 +1,219 @@
+package elector_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/elector-go/elector/electortest"
+)
+
+// A joiner starts a replica of one kind or the other, so that both are measured alike.
+type joiner func(w *world, who string, opts ...option) *replica
+
+var (
+	ours     joiner = (*world).join
+	clientGo joiner = (*world).joinClientGo
+)
+
+// measure runs f in a world of its own and returns what it measured.
+func measure[T any](t *testing.T, lenient bool, f func(w *world) T) (result T) {
+	inWorld(t, func(w *world) {
+		w.lenient = lenient
+		result = f(w)
+	})
+	return result
+}
+
+// handOvers stops the leader of three replicas again and again, at different moments, and returns the gaps without a
+// leader.
+func handOvers(join joiner, times int) func(w *world) []time.Duration {
+	return func(w *world) (gaps []time.Duration) {
+		for _, who := range []string{"a", "b", "c"} {
+			join(w, who)
+		}
+		for i := range times {
+			l := w.awaitLeader(time.Minute)
+			time.Sleep(20*time.Second + time.Duration(i)*317*time.Millisecond)
+			l.stop()
+			<-l.done
+			next := w.awaitLeader(time.Minute, l)
+			all := w.spans()
+			gaps = append(gaps, all[len(all)-1].begin.Sub(all[len(all)-2].end))
+			require.NotSame(w, l, next)
+			join(w, fmt.Sprintf("%s%d", l.name[:1], i))
+		}
+		slices.Sort(gaps)
+		return gaps
+	}
+}
+
+// takeovers crashes the leader again and again and returns the times from its last renewal to the next leader.
+func takeovers(join joiner, times int) func(w *world) []time.Duration {
+	return func(w *world) (gaps []time.Duration) {
+		for _, who := range []string{"a", "b", "c"} {
+			join(w, who)
+		}
+		for i := range times {
+			l := w.awaitLeader(time.Minute)
+			time.Sleep(20*time.Second + time.Duration(i)*317*time.Millisecond)
+			renewed := w.lease().Spec.RenewTime.Time
+			l.crash()
+			w.awaitLeader(time.Minute, l)
+			gaps = append(gaps, w.last().begin.Sub(renewed))
+			join(w, fmt.Sprintf("%s%d", l.name[:1], i))
+		}
+		slices.Sort(gaps)
+		return gaps
+	}
+}
+
+// actsOn returns how long a leader goes on after another name was written into the Lease.
+func actsOn(join joiner) func(w *world) time.Duration {
+	return func(w *world) time.Duration {
+		a := join(w, "a")
+		w.awaitLeader(time.Minute)
+		time.Sleep(time.Minute)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("else") })
+		return w.within(time.Minute, "the callback ends", func() bool { return w.leader() != a })
+	}
+}
+
+type load struct{ leader, standby, all float64 }
+
+// requests counts the requests a minute over an hour, of the leader, of the busiest standby and of all.
+func requests(join joiner, replicas int) func(w *world) load {
+	return func(w *world) (m load) {
+		for i := range replicas {
+			join(w, strings.Repeat("r", i+1))
+		}
+		l := w.awaitLeader(time.Minute)
+		time.Sleep(time.Minute)
+		w.api.ResetRequests()
+		time.Sleep(time.Hour)
+		for _, r := range w.replicas {
+			n := float64(w.api.Requests(r.name, "")) / 60
+			m.all += n
+			if r == l {
+				m.leader = n
+			} else {
+				m.standby = max(m.standby, n)
+			}
+		}
+		return m
+	}
+}
+
+// survives returns the longest outage, to a tenth of a second, that costs no term whenever it begins.
+func survives(join joiner, cut, heal func(c *electortest.Client)) func(w *world) time.Duration {
+	return func(w *world) (longest time.Duration) {
+		a := join(w, "a")
+		w.awaitLeader(time.Minute)
+		for outage := 100 * time.Millisecond; ; outage += 100 * time.Millisecond {
+			for i := range 12 {
+				time.Sleep(20*time.Second + time.Duration(i)*311*time.Millisecond)
+				cut(a.client)
+				time.Sleep(outage)
+				heal(a.client)
+				time.Sleep(5 * time.Second)
+				if len(w.spans()) > 1 || w.leader() == nil {
+					return longest
+				}
+			}
+			longest = outage
+		}
+	}
+}
+
+func median(d []time.Duration) time.Duration { return d[len(d)/2] }
+func worst(d []time.Duration) time.Duration  { return d[len(d)-1] }
+
+// TestFigures prints the figures of the README, beside those of client-go's elector in the same world, and holds ours
+// to their bounds. Everything is virtual time, at a round trip of 4 ms with the defaults 15/10/2.
+func TestFigures(t *testing.T) {
+	stops, theirStops := measure(t, false, handOvers(ours, 40)), measure(t, true, handOvers(clientGo, 40))
+	crashes, theirCrashes := measure(t, false, takeovers(ours, 40)), measure(t, true, takeovers(clientGo, 40))
+	on, theirOn := measure(t, false, actsOn(ours)), measure(t, true, actsOn(clientGo))
+	three, theirThree := measure(t, false, requests(ours, 3)), measure(t, true, requests(clientGo, 3))
+	thirty, theirThirty := measure(t, false, requests(ours, 30)), measure(t, true, requests(clientGo, 30))
+	silence := func(c *electortest.Client) { c.Partition(electortest.Both) }
+	answers := func(c *electortest.Client) { c.Partition(electortest.NoPartition) }
+	outage, theirOutage := measure(t, false, survives(ours, silence, answers)), measure(t, true, survives(clientGo, silence, answers))
+	failing := func(c *electortest.Client) {
+		c.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: electortest.Unavailable()} })
+	}
+	well := func(c *electortest.Client) { c.Intercept(nil) }
+	errs, theirErrs := measure(t, false, survives(ours, failing, well)), measure(t, true, survives(clientGo, failing, well))
+
+	ms, sec := time.Millisecond, func(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+	t.Logf("%-50s %12s %12s", "figure (virtual time, round trip 4 ms)", "elector", "client-go")
+	row := func(what string, a, b any) { t.Logf("%-50s %12v %12v", what, a, b) }
+	row("clean stop to next leader, median of 40", median(stops).Round(ms/10), median(theirStops).Round(ms))
+	row("clean stop to next leader, worst of 40", worst(stops).Round(ms/10), worst(theirStops).Round(ms))
+	row("crash: last renewal to next leader, median of 40", sec(median(crashes)), sec(median(theirCrashes)))
+	row("crash: last renewal to next leader, worst of 40", sec(worst(crashes)), sec(worst(theirCrashes)))
+	row("acts on after another holder is in the Lease", on, theirOn.Round(ms))
+	row("requests a minute, leader", fmt.Sprintf("%.1f", three.leader), fmt.Sprintf("%.1f", theirThree.leader))
+	row("requests a minute, standby", fmt.Sprintf("%.2f", three.standby), fmt.Sprintf("%.2f", theirThree.standby))
+	row("requests a minute, 30 replicas", fmt.Sprintf("%.1f", thirty.all), fmt.Sprintf("%.1f", theirThirty.all))
+	row("longest outage by errors that costs no term", errs, theirErrs)
+	row("longest outage by silence that costs no term", outage, theirOutage)
+
+	assert.LessOrEqual(t, median(stops), 15*ms)
+	assert.LessOrEqual(t, worst(stops), 100*ms)
+	assert.LessOrEqual(t, worst(crashes), 15100*ms)
+	assert.GreaterOrEqual(t, crashes[0], 15*time.Second)
+	assert.LessOrEqual(t, on, 50*ms)
+	assert.LessOrEqual(t, three.leader, 20.0)
+	assert.LessOrEqual(t, three.standby, 0.5)
+	assert.LessOrEqual(t, thirty.all, 40.0)
+	assert.GreaterOrEqual(t, errs, 6500*ms)
+	assert.GreaterOrEqual(t, outage, 6500*ms)
+}
+
+func TestAMixedFleetWithClientGoHandsOverBothWays(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var leaders []string
+		a := w.joinClientGo("client-go")
+		w.awaitLeader(time.Second)
+		for i := range 6 {
+			time.Sleep(20 * time.Second)
+			leaders = append(leaders, w.leader().name)
+			var next *replica
+			if i%2 == 0 {
+				next = w.join("elector")
+			} else {
+				next = w.joinClientGo("client-go")
+			}
+			time.Sleep(5 * time.Second)
+			assert.Same(w, a, w.leader())
+			a.stop()
+			<-a.done
+			a = w.awaitLeader(5*time.Second, a)
+			assert.Same(w, next, a)
+		}
+		assert.Equal(w, []string{"client-go", "elector", "client-go", "elector", "client-go", "elector"}, leaders)
+	})
+}
+
+func TestAMixedFleetTakesOverFromACrashedPeerOfTheOtherKind(t *testing.T) {
+	for name, kinds := range map[string][2]joiner{"elector after client-go": {clientGo, ours}, "client-go after elector": {ours, clientGo}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				a := kinds[0](w, "a")
+				w.awaitLeader(time.Second)
+				kinds[1](w, "b")
+				time.Sleep(20 * time.Second)
+				a.crash()
+				w.lenient = true // a runs on unseen
+				w.awaitLeader(25*time.Second, a)
+			})
+		})
+	}
+}
