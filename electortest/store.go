@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,9 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // This file is what the server does with its Leases. Objects that come in belong to the server from then on; objects
@@ -181,39 +181,30 @@ func (s *Server) patch(key types.NamespacedName, pt types.PatchType, data []byte
 	return s.replace(key, old, lease, dryRun)
 }
 
-// patched applies a patch to a copy of old.
+// patched applies a patch to a copy of old, by client-go's own fake.
 func patched(old *coordinationv1.Lease, pt types.PatchType, data []byte) (*coordinationv1.Lease, error) {
-	before, err := json.Marshal(old)
-	if err != nil {
-		return nil, apierrors.NewInternalError(err)
-	}
-	var after []byte
 	switch pt {
-	case types.MergePatchType:
-		after, err = jsonpatch.MergePatch(before, data)
-	case types.StrategicMergePatchType:
-		after, err = strategicpatch.StrategicMergePatch(before, data, coordinationv1.Lease{})
-	case types.JSONPatchType:
-		var ops jsonpatch.Patch
-		if ops, err = jsonpatch.DecodePatch(data); err == nil {
-			if after, err = ops.Apply(before); err != nil {
-				return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", leaseResource, old.Name, err.Error(), 0, false)
-			}
-		}
+	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
 	default:
 		return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
 			Message: fmt.Sprintf("the patch type %q is unknown", pt),
 		}}
 	}
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+	tracker := clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder())
+	if err := tracker.Add(old.DeepCopy()); err != nil {
+		return nil, apierrors.NewInternalError(err)
 	}
-	lease := &coordinationv1.Lease{}
-	if err := json.Unmarshal(after, lease); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+	action := clienttesting.NewPatchAction(coordinationv1.SchemeGroupVersion.WithResource("leases"), old.Namespace, old.Name, pt, data)
+	_, obj, err := clienttesting.ObjectReaction(tracker)(action)
+	if lease, ok := obj.(*coordinationv1.Lease); ok && err == nil {
+		return lease, nil
 	}
-	return lease, nil
+	if ops := []any{}; pt == types.JSONPatchType && json.Unmarshal(data, &ops) == nil {
+		// It can be read, but not applied to this Lease.
+		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", leaseResource, old.Name, err.Error(), 0, false)
+	}
+	return nil, apierrors.NewBadRequest(err.Error())
 }
 
 func (s *Server) delete(key types.NamespacedName, pre *metav1.Preconditions, dryRun bool) error {
