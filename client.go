@@ -159,6 +159,7 @@ func (c *candidate) pause(err error, now time.Time) time.Duration {
 // settle takes in a reply.
 func (c *candidate) settle(r reply) {
 	now, call, missing := time.Now(), c.call, c.seen.lease == nil
+	verb := call.name(missing)
 	c.call = nil
 	if r.err == nil && r.lease == nil {
 		r.err = errors.New("the client returned neither a Lease nor an error")
@@ -168,19 +169,20 @@ func (c *candidate) settle(r reply) {
 	}
 	switch {
 	case r.err == nil && call.do == look:
-		c.succeeded()
+		c.succeeded(verb)
 		c.fold(c.seen.see(r.lease, call.sent, now))
+		c.watch.expect(versionOf(r.lease), now) // one that does not show it soon is dead
 	case r.err == nil:
-		c.succeeded()
+		c.succeeded(verb)
 		c.applied(call, r.lease, now)
 	case call.do == look && apierrors.IsNotFound(r.err):
-		c.succeeded()
+		c.succeeded(verb)
 		c.fold(c.seen.gone(0, call.sent, now))
 	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && !missing:
-		c.succeeded()
+		c.succeeded(verb)
 		c.conflicted(now)
 	default:
-		c.failed(call, explain(r.err, call.name(missing), c.opts.Namespace, c.opts.Name), now)
+		c.failed(call, verb, r.err, now)
 	}
 }
 
@@ -217,7 +219,7 @@ func (c *candidate) conflicted(now time.Time) {
 }
 
 // failed takes in a request that was refused, or that may or may not have been carried out.
-func (c *candidate) failed(call *call, err error, now time.Time) {
+func (c *candidate) failed(call *call, verb string, err error, now time.Time) {
 	if call.do != look && c.own.phase == releasing {
 		c.seen.stale = true // find out, before anything else, whether there is something to release
 	}
@@ -226,22 +228,33 @@ func (c *candidate) failed(call *call, err error, now time.Time) {
 	}
 	c.notBefore = now.Add(c.pause(err, now))
 	c.failures++
-	c.lastError = err
-	if refused(err) && c.refusedSince.IsZero() {
-		c.refusedSince = now
+	if !refused(err) {
+		c.refusedVerb, c.refusedSince = "", time.Time{}
+	} else if c.refusedVerb == "" {
+		c.refusedVerb, c.refusedSince = verb, now
 	}
-	if what := call.name(c.seen.lease == nil) + kind(err); what != c.loggedError {
+	c.lastError = explain(err, verb, c.opts.Namespace, c.opts.Name)
+	if what := verb + kind(err); what != c.loggedError {
 		c.loggedError = what
-		c.log.Error(err, "A request failed and is tried again")
+		c.log.Error(c.lastError, "A request failed and is tried again")
 	}
 }
 
-// succeeded takes in that the API answers.
-func (c *candidate) succeeded() {
+// succeeded takes in that the API has answered a request of the verb. Where it refuses another verb that is needed,
+// that is not cured by this.
+func (c *candidate) succeeded(verb string) {
+	c.failures, c.notBefore = 0, time.Time{}
+	if c.refusedVerb == "" || c.refusedVerb == verb {
+		c.forgive()
+	}
+}
+
+// forgive forgets the last error.
+func (c *candidate) forgive() {
 	if c.loggedError != "" {
 		c.log.Info("The API answers again")
 	}
-	c.failures, c.notBefore, c.lastError, c.refusedSince, c.loggedError = 0, time.Time{}, nil, time.Time{}, ""
+	c.lastError, c.loggedError, c.refusedVerb, c.refusedSince = nil, "", "", time.Time{}
 }
 
 // kind is what stays the same in an error that repeats, whatever ports and times its text names.
@@ -262,8 +275,7 @@ func kind(err error) string {
 func (c *candidate) abandon() {
 	call := c.call
 	c.drop()
-	err := explain(errNoReply, call.name(c.seen.lease == nil), c.opts.Namespace, c.opts.Name)
-	c.failed(call, err, time.Now())
+	c.failed(call, call.name(c.seen.lease == nil), errNoReply, time.Now())
 }
 
 // drop forgets the request under way.
@@ -432,7 +444,9 @@ func (c *candidate) notice(ev watchEvent) {
 // minute. Meanwhile the candidate polls (L1).
 func (c *candidate) watchEnded(err error, now time.Time) {
 	w := &c.watch
-	c.pollAt = latest(c.pollAt, now.Add(rand.N(c.opts.RetryPeriod)))
+	if !c.pollAt.After(now) {
+		c.pollAt = now.Add(rand.N(c.opts.RetryPeriod)) // not all candidates at once
+	}
 	served := w.open && now.Sub(w.since) > c.opts.RetryPeriod
 	w.stop()
 	if served {

@@ -121,6 +121,7 @@ type candidate struct {
 	lastRenewal  time.Time
 	loggedError  string
 	lastError    error
+	refusedVerb  string // what the API refuses this candidate, "" for nothing
 	refusedSince time.Time
 	timer        *time.Timer
 }
@@ -345,6 +346,9 @@ func (c *candidate) fold(next observed) {
 	holder := next.holder()
 	if holder != "" && holder != c.identity {
 		c.own.sitOut = time.Time{} // another leads: nothing to sit out any more
+		if c.refusedVerb == "create" || c.refusedVerb == "update" {
+			c.forgive() // nothing to write any more either
+		}
 	}
 	if next.lease == nil && c.leader != nil {
 		c.leader.missing()

@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// CreateNamespace makes a namespace; one that exists already is left as it is.
+func (c *Cluster) CreateNamespace(ctx context.Context, name string) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	_, err := c.admin.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("cluster: create namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// GrantLeases allows user the verbs on the Leases of namespace, by a Role and its RoleBinding, and returns when the
+// API server acts by it. A user gets one grant in a namespace; each user named to Start starts with none.
+func (c *Cluster) GrantLeases(ctx context.Context, user, namespace string, verbs ...string) error {
+	meta := metav1.ObjectMeta{Name: "leases-of-" + user}
+	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{coordinationv1.GroupName},
+		Resources: []string{"leases"},
+		Verbs:     verbs,
+	}}}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: meta,
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
+	}
+	if _, err := c.admin.RbacV1().Roles(namespace).Create(ctx, role, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("cluster: grant leases to %s: %w", user, err)
+	}
+	if _, err := c.admin.RbacV1().RoleBindings(namespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("cluster: grant leases to %s: %w", user, err)
+	}
+	// The authorizer reads its rules from a cache that follows behind.
+	return c.poll(ctx, func() error {
+		for _, verb := range verbs {
+			if err := c.mayUseLeases(ctx, user, namespace, verb); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (c *Cluster) mayUseLeases(ctx context.Context, user, namespace, verb string) error {
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Group: coordinationv1.GroupName, Resource: "leases", Namespace: namespace, Verb: verb,
+		},
+	}}
+	answer, err := c.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("review access of %s: %w", user, err)
+	}
+	if !answer.Status.Allowed {
+		return fmt.Errorf("%s may not yet %s leases in %s", user, verb, namespace)
+	}
+	return nil
+}

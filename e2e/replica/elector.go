@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/e2e/internal/event"
+)
+
+// runElector campaigns with this library.
+func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) error {
+	el, err := elector.NewForConfig(cfg, elector.Options{
+		Namespace:     c.namespace,
+		Name:          c.lease,
+		Identity:      c.id,
+		LeaseDuration: c.leaseDuration,
+		RenewDeadline: c.renewDeadline,
+		RetryPeriod:   c.retryPeriod,
+		Run: func(ctx context.Context) error {
+			term, ok := elector.TermFrom(ctx)
+			if !ok {
+				return errors.New("the callback's context carries no term")
+			}
+			return w.work(ctx, term.Token(), term.Valid)
+		},
+		OnNewLeader: func(id string) { w.tell(event.Event{Kind: event.Leader, Leader: id}) },
+		OnOverrun:   func(elector.Term) { w.tell(event.Event{Kind: event.Overrun}) },
+	})
+	if err != nil {
+		return err
+	}
+	reporting, stop := context.WithCancel(ctx)
+	defer stop()
+	go reportFailures(reporting, el, w.tell)
+	return el.Run(ctx)
+}
+
+// reportFailures tells each change of the elector's last error, which is what an operator's status page would show.
+func reportFailures(ctx context.Context, el *elector.Elector, tell func(event.Event)) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for last := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := text(el.Status().LastError); err != last {
+			last = err
+			tell(event.Event{Kind: event.Failure, Err: err})
+		}
+	}
+}
