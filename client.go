@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 		_, err := New(nil, opts)
 		return nil, errors.Join(errors.New("elector: cfg: required: a *rest.Config, as from rest.InClusterConfig"), err)
 	}
-	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), "leader-election")
+	cfg = rest.CopyConfig(cfg)
+	cfg.UserAgent = cmp.Or(cfg.UserAgent, rest.DefaultKubernetesUserAgent()) + "/leader-election"
 	cfg.RateLimiter, cfg.QPS = nil, -1
 	cfg.Timeout = 0 // it would end the watch too; each attempt has a limit of its own
 	redial := func() {}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 	leases := serveLeases(api)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		leases.ServeHTTP(w, r)
-		if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/shop/leases") && r.Header.Get("Authorization") == "Bearer example" {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/shop/leases") {
 			self, _ := os.FindProcess(os.Getpid())
 			time.AfterFunc(100*time.Millisecond, func() { _ = self.Signal(syscall.SIGTERM) })
 		}
@@ -63,7 +64,7 @@ func TestMain(m *testing.M) {
 	}
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	content := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": [{"name": "c", "cluster": {"server": %q}}], "users": [{"name": "c", "user": {"token": "example"}}],
+		"clusters": [{"name": "c", "cluster": {"server": %q}}], "users": [{"name": "c", "user": {}}],
 		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]}`, server.URL)
 	if err := os.WriteFile(kubeconfig, []byte(content), 0o600); err != nil {
 		log.Fatal(err)
@@ -146,4 +147,23 @@ func ExampleTermFrom() {
 	// Output:
 	// a true true
 	// <nil>
+}
+
+func TestTheReadmesTestIsATest(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("electortest/example_test.go")
+	require.NoError(t, err)
+	_, code, found := strings.Cut(string(readme), "```go\nfunc Test")
+	require.True(t, found)
+	code, _, _ = strings.Cut(code, "```")
+	assert.Contains(t, string(source), "func Test"+code)
+}
+
+func TestTheReadmeNamesEveryOption(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[elector.Options]()) {
+		assert.Contains(t, string(readme), "\n| `"+f.Name+"` |")
+	}
 }

@@ -1,0 +1,27 @@
+# Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+MODULES = . examples e2e
+
+.PHONY: test quick e2e lint
+
+# Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
+test:
+	go vet ./...
+	go test -race -timeout 15m ./...
+	go -C examples test -race -timeout 15m ./...
+	$(MAKE) e2e
+
+# The part for people at work.
+quick:
+	go test ./...
+
+# Replicas as processes against a real kube-apiserver and etcd, beside client-go's elector. -v shows the figures.
+e2e:
+	go -C e2e test -race -count=1 -v -timeout 60m ./...
+
+lint:
+	@for m in $(MODULES); do \
+		echo "lint $$m"; \
+		test -z "$$(gofmt -l $$m)" || { echo "gofmt would change:"; gofmt -l $$m; exit 1; }; \
+		(cd $$m && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; \
+	done
