@@ -58,7 +58,8 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 // A call is one request under way.
 type call struct {
 	do     verb
-	claim  claim // what it writes
+	claim  claim  // what it writes
+	on     uint64 // the version of the record that it was decided on
 	sent   time.Time
 	giveUp time.Time
 	reply  chan reply
@@ -97,7 +98,7 @@ func (c *candidate) send(do verb) {
 	now := time.Now()
 	limit := c.attemptLimit(now)
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	call := &call{do: do, sent: now, giveUp: now.Add(limit), reply: make(chan reply, 1), cancel: cancel}
+	call := &call{do: do, sent: now, giveUp: now.Add(limit), on: c.seen.version, reply: make(chan reply, 1), cancel: cancel}
 	c.call = call
 	var request func() (*coordinationv1.Lease, error)
 	switch old := c.seen.lease; {
@@ -111,6 +112,9 @@ func (c *candidate) send(do verb) {
 		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		lease := call.claim.onto(old, c.opts.Labels)
 		request = func() (*coordinationv1.Lease, error) { return c.leases.Update(ctx, lease, metav1.UpdateOptions{}) }
+	}
+	if do == take && c.own.doubts(c.seen.claim) {
+		c.own.adopted++
 	}
 	if do != look && !c.own.doubts(call.claim) {
 		// From here on it may be applied, whatever becomes of the reply: a watch event may even tell so first.
@@ -182,7 +186,7 @@ func (c *candidate) settle(r reply) {
 		c.fold(c.seen.gone(0, call.sent, now))
 	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && !missing:
 		c.succeeded(verb)
-		c.conflicted(now)
+		c.conflicted(call, now)
 	default:
 		c.failed(call, verb, r.err, now)
 	}
@@ -192,6 +196,7 @@ func (c *candidate) settle(r reply) {
 // reply (S1).
 func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Time) {
 	c.own.wrote, c.own.sent, c.own.version, c.own.doubt = claimOf(lease), call.sent, versionOf(lease), nil
+	c.own.adopted, c.conflicts = 0, 0
 	c.fold(c.seen.see(lease, call.sent, now))
 	c.watch.expect(c.own.version, now)
 	if call.do == release {
@@ -205,7 +210,14 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 
 // conflicted takes in that the record has changed since it was seen. What it was changed to, the watch tells a standby
 // (L4); a holder looks at once. The write may have been applied all the same, if the client repeated it by itself.
-func (c *candidate) conflicted(now time.Time) {
+func (c *candidate) conflicted(call *call, now time.Time) {
+	c.conflicts++
+	if c.conflicts > 3 && c.own.phase != standingBy {
+		c.notBefore = now.Add(c.pause(nil, now)) // somebody refuses every write as a conflict, or edits without end
+	}
+	if c.seen.version > call.on {
+		return // the watch was faster
+	}
 	c.seen.stale = true
 	if c.own.phase != standingBy {
 		return
@@ -222,11 +234,12 @@ func (c *candidate) conflicted(now time.Time) {
 
 // failed takes in a request that was refused, or that may or may not have been carried out.
 func (c *candidate) failed(call *call, verb string, err error, now time.Time) {
-	if call.do != look && c.own.phase == releasing {
-		c.seen.stale = true // find out, before anything else, whether there is something to release
-	}
-	if errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err) || errors.Is(err, errNoReply) {
+	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err) || errors.Is(err, errNoReply)
+	if unanswered {
 		c.redial() // the connection may be dead
+	}
+	if call.do != look && (unanswered || c.own.phase == releasing) {
+		c.seen.stale = true // find out, before anything else, whether it was carried out
 	}
 	c.notBefore = now.Add(c.pause(err, now))
 	c.failures++

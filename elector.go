@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,7 @@ type candidate struct {
 	pollAt    time.Time     // without a watch: when to look again
 	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
 	failures  int           // requests failed in a row
+	conflicts int           // writes refused as conflicts since one was applied
 
 	news         announcer
 	announced    string
@@ -162,6 +164,9 @@ func (c *candidate) standBy(ctx context.Context) bool {
 	c.own.phase = releasing
 	if c.call != nil && c.call.do == look {
 		c.drop()
+	}
+	if c.call == nil && len(c.own.doubt) > 0 {
+		c.seen.stale = true // the watch may have more to tell
 	}
 	if err := c.letGo(time.Now().Add(c.renewDeadline / 3)); err != nil {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
@@ -241,8 +246,11 @@ func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again b
 
 	var lost *LostError
 	own := errors.Is(l.result, context.Canceled) && cause != nil || cause != nil && errors.Is(l.result, cause)
+	if outer := (*LostError)(nil); errors.As(cause, &lost) && errors.As(context.Cause(ctx), &outer) && outer == lost {
+		lost = nil // ctx is that of another election's callback, which has lost
+	}
 	switch {
-	case errors.As(cause, &lost):
+	case lost != nil:
 		if l.result != nil && !own {
 			l.log.Error(l.result, "The callback returned an error after its term was lost")
 		}
@@ -270,7 +278,7 @@ func (c *candidate) letGo(until time.Time) error {
 			return nil
 		case !now.Before(until):
 			c.drop()
-			return c.lastError
+			return cmp.Or(c.lastError, errUnreleased)
 		}
 		c.await(earliest(c.act(d, now), until), nil, nil, nil)
 	}

@@ -14,9 +14,10 @@ var (
 	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up.
 	ErrNotLeader = errors.New("elector: not the leader")
 
-	errRunning = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
-	errGoexit  = errors.New("the callback ended its goroutine by runtime.Goexit")
-	errNoReply = errors.New("no answer within the time limit of an attempt")
+	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
+	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")
+	errUnreleased = errors.New("the lease could not be released in time")
+	errNoReply    = errors.New("no answer within the time limit of an attempt")
 )
 
 // Reason tells why a term ended other than by the callback's return or by the end of Run's ctx. The zero value is no

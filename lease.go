@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"strconv"
@@ -102,6 +103,10 @@ type observed struct {
 	// expires is the local time until which the record binds everybody but its holder. Zero after a release, and
 	// before anything was seen.
 	expires time.Time
+
+	// binds is how long a record of the last holder's own hand binds, 0 before one was seen. It outlives a release:
+	// when the Lease is next found to have changed in more than one step, that much may have been promised just now.
+	binds time.Duration
 }
 
 // see returns what is observed once a Lease was received at now. A record is taken in if it is not older than the one
@@ -111,15 +116,22 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 		return o
 	}
 	c := claimOf(lease)
-	next := observed{looked: true, lease: lease, claim: c, version: versionOf(lease), at: now, expires: o.expires}
-	ends := now.Add(c.duration())
-	switch renewed := c.renewed != o.claim.renewed; {
+	renewed := c.renewed != o.claim.renewed
+	next := observed{looked: true, lease: lease, claim: c, version: versionOf(lease), at: now, expires: o.expires, binds: o.binds}
+	if renewed && c.holder != "" {
+		next.binds = c.duration()
+	}
+	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
+	ends := now.Add(max(c.duration(), o.binds))
+	switch same := o.lease != nil && o.lease.UID == lease.UID; {
 	case c.released() && renewed:
 		next.expires = time.Time{}
-	case c == o.claim && o.looked:
+	case c == o.claim && same:
 		// Only what others own has changed. That is no renewal.
-	case c.blank():
+	case c.blank() && o.lease == nil:
 		// Somebody made it anew. It says nothing about the holder of the one before (S6).
+	case c.blank():
+		next.expires = latest(o.expires, now.Add(o.binds)) // the same, but its deletion was not seen
 	case c.holder == o.claim.holder && renewed:
 		next.expires = ends
 	default:
@@ -147,6 +159,10 @@ func (o observed) outrun(lease *coordinationv1.Lease, sent time.Time) bool {
 func (o observed) gone(version uint64, sent, now time.Time) observed {
 	if version < o.version && !sent.After(o.at) {
 		return o
+	}
+	if o.lease != nil && version == 0 {
+		// What was deleted may be newer than what was seen. (A watch, with its version, tells every change before.)
+		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
 	}
 	o.looked, o.stale, o.lease, o.at = true, false, nil, now
 	o.version = max(o.version, version)
@@ -179,6 +195,7 @@ type tenure struct {
 	doubt   []claim   // writes on the record as last seen that may or may not have been applied
 	sitOut  time.Time // after StepDown: leave it to others until then
 	version uint64    // the resourceVersion of wrote
+	adopted int       // writes in a row, all without a reply, on top of a win in doubt
 }
 
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
@@ -192,6 +209,10 @@ func (t tenure) owns(o observed, identity string) bool {
 	}
 	return t.wrote.renewed != 0 && sameWrite(o.claim, t.wrote) || t.doubts(o.claim)
 }
+
+// maxAdopted is how often a standby tries to make a win in doubt certain. One that never hears a reply would keep the
+// Lease from all others otherwise, and not lead itself.
+const maxAdopted = 3
 
 // doubts reports whether c is a write of this candidate whose reply was lost.
 func (t tenure) doubts(c claim) bool {
@@ -264,7 +285,7 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 		return decision{do: look}
 	case o.lease != nil && o.claim.holder == c.identity && o.claim == t.wrote && age(t.sent, now) < c.renewDeadline:
 		return decision{do: lead}
-	case o.lease != nil && o.claim.holder == c.identity && t.owns(o, c.identity):
+	case o.lease != nil && o.claim.holder == c.identity && t.owns(o, c.identity) && t.adopted < maxAdopted:
 		// Our own write, but its reply was lost or came too late to lead on. One more makes it certain (S5).
 		return decision{do: take}
 	}
@@ -314,7 +335,7 @@ func letGo(c timing, o observed, t tenure) decision {
 
 // next is the claim to write for a decision. A retry repeats the write that it retries, so that few are in doubt.
 func (t tenure) next(c timing, o observed, do verb, now time.Time, salt int64) claim {
-	if n := len(t.doubt); n > 0 && (t.doubt[n-1].holder == "") == (do == release) && !t.doubts(o.claim) {
+	if n := len(t.doubt); n > 0 && (t.doubt[n-1].holder == "") == (do == release) && !sameWrite(t.doubt[n-1], o.claim) {
 		return t.doubt[n-1]
 	}
 	n := t.wrote

@@ -115,23 +115,24 @@ func TestDecisions(t *testing.T) {
 		"a blanked out holder is no release": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
 			{at: 1 * s, does: "kubectl edit", see: edited(theirs, func(r *record) { r.holder = "" }), want: waits(16 * s)},
-			{at: 2 * s, does: "to a second", see: edited(theirs, func(r *record) { r.holder = ""; r.seconds = 1; r.version += 2 }), want: waits(16 * s)},
+			{at: 2 * s, does: "to a second", see: edited(theirs, func(r *record) { r.holder = ""; r.seconds = 1; r.version += 2 }), want: waits(17 * s)},
 		},
 		"an edit lengthens patience but never shortens it": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
-			{at: 1 * s, does: "shorter", see: edited(theirs, func(r *record) { r.seconds = 1 }), want: waits(15 * s)},
+			{at: 1 * s, does: "shorter", see: edited(theirs, func(r *record) { r.seconds = 1 }), want: waits(16 * s)},
 			{at: 2 * s, does: "longer", see: edited(theirs, func(r *record) { r.seconds = 60; r.version++ }), want: waits(62 * s)},
 			{at: 3 * s, does: "the holder sets it right", see: edited(theirsRenewed, func(r *record) { r.version += 5 }), want: waits(18 * s)},
 		},
 		"another holder does not shorten what the one before was promised": {
 			{does: "see", see: edited(theirs, func(r *record) { r.seconds = 60; r.version-- }), want: waits(60 * s)},
-			{at: 1 * s, does: "another", see: &record{version: 2, holder: "else", seconds: 5, acquired: 9, renewed: 9}, want: waits(60 * s)},
+			{at: 1 * s, does: "another", see: &record{version: 2, holder: "else", seconds: 5, acquired: 9, renewed: 9}, want: waits(61 * s)},
 		},
 		"a deleted Lease binds until it would have expired (S6)": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
-			{at: 1 * s, does: "deleted", gone: true, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, told by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(8, time.Time{}, at(1*s)) }, want: waits(15 * s)},
 			{at: 2 * s, does: "made anew, blank", see: &record{version: 9, seconds: 0}, want: waits(15 * s)},
-			{at: 3 * s, does: "deleted again", gone: true, want: waits(15 * s)},
+			{at: 3 * s, does: "found missing: what was deleted may be newer", gone: true, want: waits(18 * s)},
+			{at: 4 * s, does: "still missing", gone: true, want: waits(18 * s)},
 		},
 		"an API that has gone back in time is believed when asked": {
 			{does: "see", see: &theirsRenewed, want: waits(15 * s)},

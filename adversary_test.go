@@ -1,0 +1,222 @@
+package elector_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+// What an adversary found, who read the code to break it.
+
+// unseen lets a lead and renew while b, whose watch has gone silent, has seen an old renewal only; then it cuts a off.
+func unseen(w *world) (a *replica) {
+	a = w.join("a", draining(4900*time.Millisecond))
+	w.awaitLeader(time.Second)
+	b := w.join("b")
+	time.Sleep(5 * time.Second)
+	b.client.SilenceWatches(true)
+	time.Sleep(12 * time.Second)
+	a.client.Partition(electortest.Both)
+	return a
+}
+
+func TestALeaseDeletedAfterARenewalThatWasNotSeenBindsFromItsDiscovery(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := unseen(w)
+		w.deleteLease()
+		w.awaitLeader(time.Minute, a)
+	})
+}
+
+func TestAnEditAfterARenewalThatWasNotSeenShortensNothing(t *testing.T) {
+	for _, holder := range []string{"a", "stranger"} {
+		inWorld(t, func(w *world) {
+			a := unseen(w)
+			w.kubectl(func(l *coordinationv1.Lease) {
+				l.Spec.HolderIdentity = &holder
+				l.Spec.LeaseDurationSeconds = new(int32(1))
+			})
+			w.awaitLeader(time.Minute, a)
+		})
+	}
+}
+
+func TestAnEditThatLooksLikeARenewalForASecondShortensNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(5 * time.Second)
+		w.kubectl(func(l *coordinationv1.Lease) {
+			now := metav1.NowMicro()
+			l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = new(int32(1)), &now
+		})
+		w.within(time.Minute, "the next term", func() bool { return len(w.spans()) == 2 })
+	})
+}
+
+func TestALeaseBoundForYearsByMistakeIsFreeOnceItsHolderHasRenewed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		a := w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(5 * time.Second)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(1 << 30)) })
+		time.Sleep(time.Second)
+		a.crash()
+		w.lenient = true // a runs on unseen
+		w.awaitLeader(16*time.Second, a)
+	})
+}
+
+func TestAPutBackThatIsRepeatedIsARenewalToo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(5 * time.Second)
+		a.client.Intercept(func(r electortest.Request) electortest.Fault { return electortest.Fault{LoseReply: r.Verb == "create"} })
+		a.client.SilenceWatches(true)
+		w.deleteLease()
+		time.Sleep(6 * time.Second) // its POST is applied, unknown to a
+		w.deleteLease()
+		a.client.Intercept(nil)
+		w.within(10*time.Second, "put back", func() bool {
+			_, err := w.leases().Get(w.Context(), name, metav1.GetOptions{})
+			return err == nil
+		})
+		time.Sleep(10 * time.Millisecond)
+		a.client.Partition(electortest.Both)
+		w.awaitLeader(time.Minute, a)
+	})
+}
+
+func TestACandidateThatNeverHearsRepliesToItsWritesDoesNotKeepTheLeaseFromOthers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		b := w.join("b")
+		b.client.Intercept(func(r electortest.Request) electortest.Fault {
+			return electortest.Fault{LoseReply: r.Lease != nil}
+		})
+		time.Sleep(time.Second)
+		w.join("c")
+		w.awaitLeader(2 * time.Minute)
+	})
+}
+
+func TestConflictsWithoutEndAreNotAnsweredByWritesWithoutEnd(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(time.Minute))
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		w.api.ResetRequests()
+		a.client.Intercept(func(r electortest.Request) electortest.Fault {
+			if r.Verb == "update" {
+				return electortest.Fault{Err: apierrors.NewConflict(coordinationv1.Resource("leases"), name, errors.New("a webhook says no"))}
+			}
+			return electortest.Fault{}
+		})
+		time.Sleep(20 * time.Second)
+		assert.Less(w, w.api.Requests("a", ""), 300)
+	})
+}
+
+func TestStepDownDoesNotSayReleasedWhenItWasNot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		for range 20 {
+			w.awaitLeader(time.Minute)
+			a.client.Intercept(func(r electortest.Request) electortest.Fault {
+				if r.Verb == "update" {
+					return electortest.Fault{Err: electortest.InternalError()}
+				}
+				return electortest.Fault{}
+			})
+			err := a.el.StepDown(w.Context())
+			assert.Equal(w, holder(w.lease()) == "a", err != nil, "%v", err)
+			a.client.Intercept(nil)
+		}
+	})
+}
+
+func TestACandidateStoppedAfterItsWinningReplyWasLostReleases(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		a.client.ForbidWatch(true)
+		a.client.Intercept(func(r electortest.Request) electortest.Fault {
+			return electortest.Fault{LoseReply: r.Verb == "create"}
+		})
+		time.Sleep(3400 * time.Millisecond) // it has given up on the reply
+		a.stop()
+		require.NoError(w, a.awaitEnd(10*time.Second))
+		assert.Empty(w, holder(w.lease()))
+	})
+}
+
+func TestAnElectionInsideTheCallbackOfAnotherTellsItsOwnLossFromTheOthers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		boom := errors.New("boom")
+		outer, cancel := context.WithCancelCause(w.Context())
+		el, err := elector.New(w.api.Client("x").CoordinationV1(), elector.Options{
+			Namespace: namespace, Name: "inner", Identity: "x",
+			Run: func(ctx context.Context) error { <-ctx.Done(); return boom },
+		})
+		require.NoError(w, err)
+		got := make(chan error, 1)
+		go func() { got <- el.Run(outer) }()
+		time.Sleep(time.Second)
+		cancel(&elector.LostError{Reason: elector.ReasonTakenOver, Holder: "y"})
+		require.ErrorIs(w, <-got, boom)
+	})
+}
+
+func TestTheHerdDoesNotReadAfterARelease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		for i := range 8 {
+			w.join(string(rune('b' + i)))
+		}
+		time.Sleep(10 * time.Second)
+		w.api.ResetRequests()
+		a.stop()
+		time.Sleep(5 * time.Second)
+		assert.Zero(w, w.api.Requests("", "get"))
+		assert.Zero(w, w.api.Requests("", "watch"))
+	})
+}
+
+// A replica that learns by a GET what its watch should have told opens a new one.
+func TestAReplicaBackFromAPartitionDoesNotTrustItsOldWatch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		for range 5 {
+			time.Sleep(5 * time.Second)
+			require.NoError(w, a.el.StepDown(w.Context()))
+			w.awaitLeader(time.Second, a)
+			time.Sleep(5 * time.Second)
+			b.client.Partition(electortest.Both)
+			w.awaitLeader(20*time.Second, b)
+			time.Sleep(2 * time.Second)
+			b.client.Partition(electortest.NoPartition)
+			time.Sleep(12 * time.Second)
+			require.NoError(w, a.el.StepDown(w.Context()))
+			w.awaitLeader(100*time.Millisecond, a)
+			b.stop()
+			require.NoError(w, b.awaitEnd(time.Second))
+			w.awaitLeader(20*time.Second, b)
+			b = w.join("b")
+		}
+	})
+}
