@@ -58,6 +58,7 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 // A call is one request under way.
 type call struct {
 	do     verb
+	verb   string // the API's: get, create or update
 	claim  claim  // what it writes
 	on     uint64 // the version of the record that it was decided on
 	sent   time.Time
@@ -79,18 +80,6 @@ func (c *call) replies() <-chan reply {
 	return c.reply
 }
 
-// name is the API's verb for the request.
-func (c *call) name(missing bool) string {
-	switch {
-	case c.do == look:
-		return "get"
-	case missing:
-		return "create"
-	default:
-		return "update"
-	}
-}
-
 // send starts the request of a decision. The time it is counted from is read before anything is sent (S1); every
 // write is conditional: a PUT carries the resourceVersion and UID of the record it replaces, and otherwise it is a POST
 // (S4). The reply has a buffer, so a late one that nobody waits for any more is dropped without a goroutine left behind.
@@ -98,20 +87,12 @@ func (c *candidate) send(do verb) {
 	now := time.Now()
 	limit := c.attemptLimit(now)
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	call := &call{do: do, sent: now, giveUp: now.Add(limit), on: c.seen.version, reply: make(chan reply, 1), cancel: cancel}
+	call := &call{do: do, verb: "get", sent: now, giveUp: now.Add(limit), on: c.seen.version, reply: make(chan reply, 1), cancel: cancel}
 	c.call = call
-	var request func() (*coordinationv1.Lease, error)
-	switch old := c.seen.lease; {
-	case do == look:
-		request = func() (*coordinationv1.Lease, error) { return c.leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
-	case old == nil:
+	request := func() (*coordinationv1.Lease, error) { return c.leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
+	if do != look {
 		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
-		lease := call.claim.onto(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: c.opts.Namespace, Name: c.opts.Name}}, c.opts.Labels)
-		request = func() (*coordinationv1.Lease, error) { return c.leases.Create(ctx, lease, metav1.CreateOptions{}) }
-	default:
-		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
-		lease := call.claim.onto(old, c.opts.Labels)
-		request = func() (*coordinationv1.Lease, error) { return c.leases.Update(ctx, lease, metav1.UpdateOptions{}) }
+		call.verb, request = c.write(ctx, call.claim)
 	}
 	if do == take && c.own.doubts(c.seen.claim) {
 		c.own.adopted++
@@ -125,6 +106,16 @@ func (c *candidate) send(do verb) {
 		lease, err := request()
 		call.reply <- reply{lease, err}
 	}()
+}
+
+// write prepares the write of a claim onto the Lease as last seen.
+func (c *candidate) write(ctx context.Context, claim claim) (verb string, request func() (*coordinationv1.Lease, error)) {
+	if c.seen.lease == nil {
+		lease := claim.onto(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: c.opts.Namespace, Name: c.opts.Name}}, c.opts.Labels)
+		return "create", func() (*coordinationv1.Lease, error) { return c.leases.Create(ctx, lease, metav1.CreateOptions{}) }
+	}
+	lease := claim.onto(c.seen.lease, c.opts.Labels)
+	return "update", func() (*coordinationv1.Lease, error) { return c.leases.Update(ctx, lease, metav1.UpdateOptions{}) }
 }
 
 // left is how long a holder has until its authority ends, or while it drains and releases, until its lease does.
@@ -164,8 +155,7 @@ func (c *candidate) pause(err error, now time.Time) time.Duration {
 
 // settle takes in a reply.
 func (c *candidate) settle(r reply) {
-	now, call, missing := time.Now(), c.call, c.seen.lease == nil
-	verb := call.name(missing)
+	now, call := time.Now(), c.call
 	c.call = nil
 	if r.err == nil && r.lease == nil {
 		r.err = errors.New("the client returned neither a Lease nor an error")
@@ -175,20 +165,20 @@ func (c *candidate) settle(r reply) {
 	}
 	switch {
 	case r.err == nil && call.do == look:
-		c.succeeded(verb)
+		c.succeeded(call.verb)
 		c.fold(c.seen.see(r.lease, call.sent, now))
 		c.watch.expect(versionOf(r.lease), now) // one that does not show it soon is dead
 	case r.err == nil:
-		c.succeeded(verb)
+		c.succeeded(call.verb)
 		c.applied(call, r.lease, now)
 	case call.do == look && apierrors.IsNotFound(r.err):
-		c.succeeded(verb)
+		c.succeeded(call.verb)
 		c.fold(c.seen.gone(0, call.sent, now))
-	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && !missing:
-		c.succeeded(verb)
+	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && call.verb == "update":
+		c.succeeded(call.verb)
 		c.conflicted(call, now)
 	default:
-		c.failed(call, verb, r.err, now)
+		c.failed(call, r.err, now)
 	}
 }
 
@@ -233,7 +223,7 @@ func (c *candidate) conflicted(call *call, now time.Time) {
 }
 
 // failed takes in a request that was refused, or that may or may not have been carried out.
-func (c *candidate) failed(call *call, verb string, err error, now time.Time) {
+func (c *candidate) failed(call *call, err error, now time.Time) {
 	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err) || errors.Is(err, errNoReply)
 	if unanswered {
 		c.redial() // the connection may be dead
@@ -246,10 +236,10 @@ func (c *candidate) failed(call *call, verb string, err error, now time.Time) {
 	if !refused(err) {
 		c.refusedVerb, c.refusedSince = "", time.Time{}
 	} else if c.refusedVerb == "" {
-		c.refusedVerb, c.refusedSince = verb, now
+		c.refusedVerb, c.refusedSince = call.verb, now
 	}
-	c.lastError = explain(err, verb, c.opts.Namespace, c.opts.Name)
-	if what := verb + kind(err); what != c.loggedError {
+	c.lastError = explain(err, call.verb, c.opts.Namespace, c.opts.Name)
+	if what := call.verb + kind(err); what != c.loggedError {
 		c.loggedError = what
 		c.log.Error(c.lastError, "A request failed and is tried again")
 	}
@@ -259,16 +249,17 @@ func (c *candidate) failed(call *call, verb string, err error, now time.Time) {
 // that is not cured by this.
 func (c *candidate) succeeded(verb string) {
 	c.failures, c.notBefore = 0, time.Time{}
-	if c.refusedVerb == "" || c.refusedVerb == verb {
-		c.forgive()
+	if c.refusedVerb != "" && c.refusedVerb != verb {
+		return
 	}
+	if c.loggedError != "" {
+		c.log.Info("The API answers again")
+	}
+	c.forgive()
 }
 
 // forgive forgets the last error.
 func (c *candidate) forgive() {
-	if c.loggedError != "" {
-		c.log.Info("The API answers again")
-	}
 	c.lastError, c.loggedError, c.refusedVerb, c.refusedSince = nil, "", "", time.Time{}
 }
 
@@ -290,7 +281,7 @@ func kind(err error) string {
 func (c *candidate) abandon() {
 	call := c.call
 	c.drop()
-	c.failed(call, call.name(c.seen.lease == nil), errNoReply, time.Now())
+	c.failed(call, errNoReply, time.Now())
 }
 
 // drop forgets the request under way.

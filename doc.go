@@ -45,6 +45,9 @@
 //
 // which with the defaults, and a callback that stops within 3 s, is a clock that gains 15 %.
 //
+// The wall clock is used for one thing only, to notice that a machine was suspended: a term ends when either clock says
+// that RenewDeadline has passed. So a wall clock that is set forward by seconds costs a term, and one set back nothing.
+//
 // # What is not promised
 //
 // A process that is suspended, or starved of CPU, cannot stop itself, and what it has sent cannot be called back.

@@ -243,29 +243,31 @@ func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again b
 	}
 	c.current.Store(nil)
 	close(l.done)
+	return c.outcome(l.result, cause, ctx)
+}
 
-	var lost *LostError
-	own := errors.Is(l.result, context.Canceled) && cause != nil || cause != nil && errors.Is(l.result, cause)
-	if outer := (*LostError)(nil); errors.As(cause, &lost) && errors.As(context.Cause(ctx), &outer) && outer == lost {
-		lost = nil // ctx is that of another election's callback, which has lost
+// outcome is what follows from how the callback ended, cause being why it was told to, nil if it was not.
+func (c *candidate) outcome(result, cause error, ctx context.Context) (again bool, err error) {
+	if cause != nil && (errors.Is(result, context.Canceled) || errors.Is(result, cause)) {
+		result = nil // ctx's own error
 	}
-	switch {
-	case lost != nil:
-		if l.result != nil && !own {
-			l.log.Error(l.result, "The callback returned an error after its term was lost")
+	var lost, outer *LostError
+	if errors.As(context.Cause(ctx), &outer); !errors.As(cause, &lost) || lost == outer { // outer: ctx is another election's
+		if result != nil {
+			return false, fmt.Errorf("elector: the callback failed: %w", result)
 		}
-		if lost.Reason == ReasonSteppedDown {
-			c.own.sitOut = time.Now().Add(c.leaseDuration)
-		}
-		if c.opts.SingleTerm {
-			return false, lost
-		}
-		return ctx.Err() == nil, nil
-	case l.result == nil || own:
 		return false, nil
-	default:
-		return false, fmt.Errorf("elector: the callback failed: %w", l.result)
 	}
+	if result != nil {
+		c.log.Error(result, "The callback returned an error after its term was lost")
+	}
+	if lost.Reason == ReasonSteppedDown {
+		c.own.sitOut = time.Now().Add(c.leaseDuration)
+	}
+	if c.opts.SingleTerm {
+		return false, lost
+	}
+	return ctx.Err() == nil, nil
 }
 
 // letGo releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -220,16 +221,38 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-func TestAgeGoesByTheClockThatIsAhead(t *testing.T) {
-	sent := time.Now()
-	later := sent.Add(4 * s)
-	assert.Equal(t, 4*s, age(sent, later))
-	// Setting a wall clock leaves the monotonic reading behind; the two can be taken apart by Round(0) alone.
-	assert.Equal(t, 4*s, age(sent.Round(0), later), "one without a monotonic reading goes by the wall clock")
+// wallAhead returns t as it would be read had the wall clock gone on by d while the monotonic one stood still, as it does
+// while a machine is suspended. Package time has no way to make one; this relies on how it keeps the two in a Time.
+func wallAhead(t *testing.T, from time.Time, d time.Duration) time.Time {
+	later := from
+	*(*uint64)(unsafe.Pointer(&later)) += uint64(d/time.Second) << 30
+	require.Zero(t, later.Sub(from), "the monotonic clock stood still")
+	require.Equal(t, d, later.Round(0).Sub(from.Round(0)), "the wall clock went on")
+	return later
+}
 
-	suspended := (&term{timing: cfg})
-	suspended.authority.Store(&authority{sent: sent.Round(0).Add(-time.Hour)})
-	assert.False(t, suspended.validAt(time.Now()), "an hour on the wall clock ends a term though no timer has run")
+func TestASuspendedMachineNoticesOnWaking(t *testing.T) {
+	sent := time.Now()
+	woken := wallAhead(t, sent, time.Hour)
+	assert.Equal(t, time.Hour, age(sent, woken))
+	assert.Equal(t, 4*s, age(sent, sent.Add(4*s)))
+	assert.Equal(t, time.Duration(0), age(woken, sent), "a wall clock set back takes nothing away")
+
+	suspended := &term{timing: cfg}
+	suspended.authority.Store(&authority{sent: sent})
+	assert.True(t, suspended.validAt(sent))
+	assert.False(t, suspended.validAt(woken), "though no timer has run")
+
+	o := observed{}.see(record{version: 1, holder: "me", seconds: 15, acquired: 1, renewed: 1}.lease(), time.Time{}, sent)
+	own := tenure{phase: leading, wrote: o.claim, sent: sent}
+	assert.Equal(t, renew, decide(cfg, o, own, sent).do)
+	assert.Equal(t, stop, decide(cfg, o, own, woken).do)
+}
+
+func TestAStandbysPatienceGoesByTheMonotonicClockAlone(t *testing.T) {
+	seen := time.Now()
+	o := observed{}.see(record{version: 1, holder: "them", seconds: 15, acquired: 1, renewed: 1}.lease(), time.Time{}, seen)
+	assert.True(t, decide(cfg, o, tenure{}, wallAhead(t, seen, time.Hour)).at.After(wallAhead(t, seen, time.Hour)))
 }
 
 func TestWritesOfOneMillisecondDiffer(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"strings"
@@ -108,6 +109,7 @@ func (o Options) complete() (Options, error) {
 	if o.RetryPeriod == 0 {
 		o.RetryPeriod = defaultRetryPeriod
 	}
+	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
 	return o, errors.Join(errs...)
