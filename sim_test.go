@@ -1,0 +1,684 @@
+package elector_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "run the simulation of this seed only")
+	simSeeds = flag.Uint64("sim.seeds", 6, "how many seeds to run the simulation with")
+	simHours = flag.Float64("sim.hours", 0.5, "simulated hours for each seed")
+)
+
+// TestSimulation lets several replicas live through storms of faults, with a calm after each, and checks what the
+// library promises for every one of them. A seed fixes the storms. It does not fix the library's own jitter nor the
+// scheduler, so a seed that has failed may need a few runs to fail again.
+func TestSimulation(t *testing.T) {
+	first, last := uint64(1), *simSeeds
+	if *simSeed != 0 {
+		first, last = *simSeed, *simSeed
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}}
+				defer s.report(seed)
+				s.play(time.Duration(*simHours * float64(time.Hour)))
+			})
+		})
+	}
+}
+
+// A simulation is a world, the storms that a seed makes of it, and what is needed to judge what happens there.
+type simulation struct {
+	*world
+	rng    *rand.Rand // the plan's; only play's goroutine uses it
+	actors []*actor   // every replica that ever joined; likewise
+	size   int        // how many are to be alive
+
+	twins       bool                        // whether two replicas may share an identity
+	timings     map[string][3]time.Duration // of each identity
+	noJoinUntil time.Time                   // see canHurtNewcomers
+	lastDelete  time.Time
+
+	lock    sync.Mutex // guards the rest, and what actors say is guarded by it
+	events  []string
+	frozen  bool             // no more events
+	written map[stamps]write // every write that was ever sent
+	before  *coordinationv1.Lease
+	pending int // calls of StepDown that have not returned
+}
+
+// stamps tell a write from every other, for their last digits are random.
+type stamps struct{ acquired, renewed int64 }
+
+// A write is one that an actor has sent.
+type write struct {
+	by   *actor
+	sent time.Time // the last time, if it was repeated
+}
+
+// An actor is one incarnation of a replica.
+type actor struct {
+	*replica
+	rng          *rand.Rand // the link's and the callback's; guarded by simulation.lock, as the rest
+	identity     string
+	lease, renew time.Duration
+	weather      weather
+	applied      time.Time // when its last write that the server has taken was sent
+	second       time.Time // the virtual second of the requests counted
+	requests     int
+	begun        int  // callbacks
+	polls        bool // may not watch
+	crashed      bool
+	stopped      bool // its ctx was ended
+	quit         error
+	quits        bool
+}
+
+// weather is how likely each fault of a request is.
+type weather struct{ late, loseRequest, loseReply, refuse, ignore float64 }
+
+var errQuit = errors.New("the callback gives up")
+
+func stampsOf(l *coordinationv1.Lease) stamps {
+	micros := func(t *metav1.MicroTime) int64 {
+		if t == nil {
+			return 0
+		}
+		return t.UnixMicro()
+	}
+	return stamps{micros(l.Spec.AcquireTime), micros(l.Spec.RenewTime)}
+}
+
+// play alternates storm and calm. What has to hold at any time is checked where it happens.
+func (s *simulation) play(length time.Duration) {
+	s.observe()
+	s.size = 2 + s.rng.IntN(4)
+	s.twins = s.rng.IntN(2) == 0
+	for time.Since(s.start) < length && !s.Failed() {
+		for range 3 + s.rng.IntN(10) {
+			s.populate()
+			time.Sleep(time.Duration(s.rng.ExpFloat64() * float64(8*time.Second)))
+			s.note(nil, "%s", s.mischief())
+		}
+		s.calm()
+	}
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	for _, a := range s.actors {
+		a.weather, a.stopped = weather{}, true
+	}
+}
+
+// calm heals everything, and then expects somebody to lead, and what has been asked for to be done.
+func (s *simulation) calm() {
+	s.note(nil, "calm")
+	for _, a := range s.living() {
+		a.client.Partition(electortest.NoPartition)
+		a.client.SilenceWatches(false)
+		a.client.CloseWatches()
+		a.client.SetLatency(roundTrip)
+		s.set(a, weather{})
+	}
+	s.populate()
+	time.Sleep(75 * time.Second) // callbacks drain for up to a minute, and the Lease is theirs meanwhile
+	s.populate()
+	for wait := time.Duration(0); s.leader() == nil; wait += 10 * time.Millisecond {
+		if wait > 45*time.Second {
+			s.fail("nobody leads, %v after the last fault", wait+75*time.Second)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.lock.Lock()
+	pending := s.pending
+	s.lock.Unlock()
+	if pending > 0 {
+		s.fail("%d calls of StepDown have not returned", pending)
+	}
+	switch s.rng.IntN(4) {
+	case 0:
+		s.takeover()
+	case 1:
+		s.longDrain()
+	}
+}
+
+// takeover expects a healthy leader to be told at once that the Lease names somebody else (S7).
+func (s *simulation) takeover() {
+	a := s.leading()
+	if a == nil || a.polls || !a.el.IsLeader() {
+		return
+	}
+	time.Sleep(time.Second)
+	s.lock.Lock()
+	begun := a.begun
+	s.lock.Unlock()
+	if s.leading() != a || !a.el.IsLeader() {
+		return
+	}
+	s.note(nil, "in the calm the Lease is given to a stranger")
+	s.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("stranger") })
+	time.Sleep(100 * time.Millisecond)
+	s.lock.Lock()
+	same := a.begun == begun
+	s.lock.Unlock()
+	if same && a.el.IsLeader() {
+		s.fail("%s still leads 100ms after another holder was written into the Lease", a.name)
+	}
+}
+
+// longDrain expects the Lease to be kept for a callback that takes long to end after a clean stop (S9).
+func (s *simulation) longDrain() {
+	a := s.leading()
+	if a == nil || !a.el.IsLeader() {
+		return
+	}
+	s.lock.Lock()
+	a.stopped = true
+	begun := a.begun
+	s.lock.Unlock()
+	s.note(a, "is stopped in the calm")
+	a.stop()
+	for range 200 {
+		time.Sleep(100 * time.Millisecond)
+		s.lock.Lock()
+		running := a.begun == begun && s.isRunning(a)
+		s.lock.Unlock()
+		if running && s.isRunning(a) && !a.el.IsLeader() && s.isRunning(a) {
+			s.fail("%s has lost the Lease in the calm while its callback drains", a.name)
+			return
+		}
+		if !running {
+			return
+		}
+	}
+}
+
+func (s *simulation) isRunning(a *actor) bool { return s.world.leader() == a.replica }
+
+// leading is the actor whose callback runs, nil if none.
+func (s *simulation) leading() *actor {
+	l := s.leader()
+	for _, a := range s.living() {
+		if a.replica == l {
+			return a
+		}
+	}
+	return nil
+}
+
+// living are the actors that have not ended, crashed or been stopped.
+func (s *simulation) living() (living []*actor) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	for _, a := range s.actors {
+		select {
+		case <-a.done:
+			continue
+		default:
+		}
+		if !a.crashed {
+			living = append(living, a)
+		}
+	}
+	return living
+}
+
+// populate brings the number of actors back up. Somebody who never saw a Lease that was deleted, or edited to last
+// shorter, cannot know of it, so nobody joins then (see canHurtNewcomers).
+func (s *simulation) populate() {
+	for len(s.living()) < s.size {
+		if time.Now().Before(s.noJoinUntil) {
+			return
+		}
+		s.enlist()
+	}
+}
+
+func (s *simulation) enlist() {
+	n := len(s.actors)
+	a := &actor{rng: rand.New(rand.NewPCG(s.rng.Uint64(), 1)), identity: fmt.Sprintf("r%d", n)}
+	if s.twins && n > 0 && s.rng.IntN(2) == 0 {
+		a.identity = s.actors[s.rng.IntN(n)].identity
+	}
+	timings := [][3]time.Duration{{15, 10, 2}, {15, 10, 2}, {15, 10, 2}, {8, 5, 1}, {30, 20, 4}}
+	d, ok := s.timings[a.identity]
+	if !ok {
+		d = timings[s.rng.IntN(len(timings))]
+		s.timings[a.identity] = d
+	}
+	a.lease, a.renew = d[0]*time.Second, d[1]*time.Second
+	client := s.api.Client(fmt.Sprintf("r%d", n))
+	a.polls = s.rng.IntN(5) == 0
+	client.ForbidWatch(a.polls)
+	client.Intercept(func(r electortest.Request) electortest.Fault { return s.judge(a, r) })
+	s.lock.Lock()
+	defer s.lock.Unlock() // until the actor is complete nobody may look at it
+	a.replica = s.join(fmt.Sprintf("r%d", n), func(r *replica, o *elector.Options) {
+		o.Identity, o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = a.identity, a.lease, a.renew, d[2]*time.Second
+		o.Run = func(ctx context.Context) error { return s.callback(a, ctx) }
+		o.OnOverrun = func(elector.Term) {}
+	})
+	s.actors = append(s.actors, a)
+	s.write(a, "joins as %s with %v/%v", a.identity, a.lease, a.renew)
+	go s.judgeEnd(a)
+}
+
+// judgeEnd checks what Run returns.
+func (s *simulation) judgeEnd(a *actor) {
+	<-a.done
+	s.lock.Lock()
+	quits, quit, stopped := a.quits, a.quit, a.stopped || a.crashed
+	s.lock.Unlock()
+	switch {
+	case quits && quit != nil && !stopped && !errors.Is(a.err, errQuit):
+		s.fail("%s: Run returned %v, not the callback's error", a.name, a.err)
+	case a.err != nil && !(quits && errors.Is(a.err, errQuit)):
+		s.fail("%s: Run returned %v", a.name, a.err)
+	case !quits && !stopped && s.Context().Err() == nil:
+		s.fail("%s: Run returned by itself", a.name)
+	}
+	s.note(a, "has ended: %v", a.err)
+}
+
+// callback is the work of an actor. It keeps to the contract: once it is told of a loss it returns within the stop
+// budget, and after a clean stop it does what it likes while its term is valid.
+func (s *simulation) callback(a *actor, ctx context.Context) error {
+	span := s.enter(a.replica, ctx)
+	defer s.leave(a.replica, span)
+	s.lock.Lock()
+	a.begun++
+	quitAfter := time.Duration(math.MaxInt64)
+	if a.rng.IntN(8) == 0 {
+		quitAfter = time.Duration(a.rng.IntN(200)) * time.Second
+	}
+	share, own := a.rng.Float64(), a.rng.IntN(2) == 0
+	drain := []time.Duration{0, time.Duration(a.rng.IntN(5e9)), time.Duration(a.rng.IntN(60e9))}[a.rng.IntN(3)]
+	s.lock.Unlock()
+	s.note(a, "BEGINS, term %d", span.term.Token())
+	s.stopClock()
+	ended := make(chan struct{})
+	defer close(ended)
+	go s.guard(a, ctx, span.term, ended)
+	select {
+	case <-time.After(quitAfter):
+		s.lock.Lock()
+		defer s.lock.Unlock()
+		if ctx.Err() == nil {
+			if a.quits = true; own {
+				a.quit = errQuit
+			}
+		}
+		s.write(a, "ENDS by itself: %v", a.quit)
+		return a.quit
+	case <-ctx.Done():
+	}
+	cause := context.Cause(ctx)
+	s.note(a, "is told: %v", cause)
+	if budget := a.lease - a.renew; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
+		time.Sleep(time.Duration(share * float64(budget-time.Millisecond)))
+	} else {
+		drainWhileValid(span.term, drain, budget)
+	}
+	s.note(a, "ENDS")
+	if own {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// drainWhileValid takes d to return, or less if the term ends meanwhile: then as long as the stop budget allows, less
+// the time after which that is noticed.
+func drainWhileValid(term elector.Term, d, budget time.Duration) {
+	const step = 100 * time.Millisecond
+	for ; d > 0; d -= step {
+		if !term.Valid() {
+			time.Sleep(min(d, budget-step-10*time.Millisecond))
+			return
+		}
+		time.Sleep(min(d, step))
+	}
+}
+
+// guard checks that the callback's ctx has ended whenever its term is not valid, and RenewDeadline after the sending of
+// the last write that the server has taken, whatever the library makes of the replies (S1, S2).
+func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, ended <-chan struct{}) {
+	for told := false; !told; {
+		select {
+		case <-ended:
+			return
+		case <-ctx.Done():
+			told = true
+		case <-time.After(min(max(time.Until(term.ValidUntil()), 0), time.Second) + time.Millisecond):
+		}
+		valid := term.Valid()
+		s.lock.Lock()
+		late := time.Since(a.applied) - a.renew - time.Millisecond
+		s.lock.Unlock()
+		time.Sleep(time.Microsecond) // whoever has ended the term is about to end ctx
+		select {
+		case <-ended:
+			return
+		default:
+		}
+		switch {
+		case late > 0:
+			s.fail("%s works on %v after its RenewDeadline", a.name, late)
+			return
+		case !valid && ctx.Err() == nil:
+			s.fail("%s works on without a valid term", a.name)
+			return
+		}
+	}
+}
+
+// judge checks a request of an actor, and decides what becomes of it.
+func (s *simulation) judge(a *actor, r electortest.Request) electortest.Fault {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	now := time.Now()
+	if now.Sub(a.second) >= time.Second {
+		a.second, a.requests = now, 0
+	}
+	if a.requests++; a.requests == 41 {
+		s.complain("%s has sent %d requests in a second", a.name, a.requests)
+	}
+	if r.Lease != nil {
+		s.written[stampsOf(r.Lease)] = write{a, now}
+	}
+	switch {
+	case r.Verb == "update" && (r.Lease.ResourceVersion == "" || r.Lease.UID == ""):
+		s.complain("%s updates without a condition", a.name)
+	case r.Verb != "update" && r.Verb != "create" && r.Verb != "get" && r.Verb != "watch":
+		s.complain("%s sends a %s", a.name, r.Verb)
+	}
+	f := a.fault()
+	s.write(a, "%s %s", r.Verb, describe(r.Lease, f))
+	return f
+}
+
+// fault draws what goes wrong with a request.
+func (a *actor) fault() (f electortest.Fault) {
+	hits := func(p float64) bool { return a.rng.Float64() < p }
+	tail := func() time.Duration { return time.Duration(math.Pow(10, a.rng.Float64()*4.3-3) * float64(time.Second)) }
+	w := a.weather
+	if hits(w.late) {
+		f.Before = tail()
+	}
+	if hits(w.late) {
+		f.After = tail()
+	}
+	f.LoseRequest, f.LoseReply, f.IgnoreContext = hits(w.loseRequest), hits(w.loseReply), hits(w.ignore)
+	if hits(w.refuse) {
+		f.Err = []error{
+			apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
+			apierrors.NewTooManyRequests("slow down", 1+a.rng.IntN(4)),
+			apierrors.NewServerTimeout(coordinationv1.Resource("leases"), "update", 1),
+			apierrors.NewForbidden(coordinationv1.Resource("leases"), name, errors.New("no")),
+			&apierrors.StatusError{ErrStatus: metav1.Status{Code: http.StatusBadGateway, Message: "bad gateway"}},
+			errors.New("connection refused"),
+		}[a.rng.IntN(6)]
+	}
+	return f
+}
+
+// observe follows the Lease at the server: who wrote what, and whether a release was of the releaser's own record (S8).
+func (s *simulation) observe() {
+	w, err := s.api.Client("observer").CoordinationV1().Leases(namespace).Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: new(int64(1e9))})
+	if err != nil {
+		s.Fatal(err)
+	}
+	go func() {
+		for ev := range w.ResultChan() {
+			l := ev.Object.(*coordinationv1.Lease)
+			s.lock.Lock()
+			wrote, known := s.written[stampsOf(l)]
+			if known && ev.Type != "DELETED" && (s.before == nil || stampsOf(s.before) != stampsOf(l)) {
+				if a := wrote.by; wrote.sent.After(a.applied) {
+					a.applied = wrote.sent
+				}
+				if b := s.before; holder(l) == "" && (b == nil || holder(b) != wrote.by.identity && holder(b) != "" || s.written[stampsOf(b)].by != wrote.by && holder(b) != "") {
+					s.complain("%s has released what is not its own", wrote.by.name)
+				}
+			}
+			s.write(nil, "%s %s", ev.Type, describe(l, electortest.Fault{}))
+			s.before = l
+			s.lock.Unlock()
+		}
+	}()
+}
+
+func describe(l *coordinationv1.Lease, f electortest.Fault) string {
+	var b strings.Builder
+	if l != nil {
+		st := stampsOf(l)
+		fmt.Fprintf(&b, "%q rv=%s %ds acquired ..%06d renewed ..%06d", holder(l), l.ResourceVersion, *l.Spec.LeaseDurationSeconds, st.acquired%1e6, st.renewed%1e6)
+	}
+	if f.Before > 0 || f.After > 0 {
+		fmt.Fprintf(&b, " late by %v+%v", f.Before.Round(time.Millisecond), f.After.Round(time.Millisecond))
+	}
+	for what, hit := range map[string]bool{"request lost": f.LoseRequest, "reply lost": f.LoseReply, "deaf": f.IgnoreContext} {
+		if hit {
+			b.WriteString(" " + what)
+		}
+	}
+	if f.Err != nil {
+		fmt.Fprintf(&b, " refused: %v", f.Err)
+	}
+	return b.String()
+}
+
+func (s *simulation) set(a *actor, w weather) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	a.weather = w
+}
+
+// note adds a line to the timeline; write does so with the lock held.
+func (s *simulation) note(a *actor, format string, args ...any) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.write(a, format, args...)
+}
+
+func (s *simulation) write(a *actor, format string, args ...any) {
+	if s.frozen {
+		return
+	}
+	who := "-"
+	if a != nil {
+		who = a.name
+	}
+	s.events = append(s.events, fmt.Sprintf("%14v %-5s ", s.now().Round(10*time.Microsecond), who)+fmt.Sprintf(format, args...))
+}
+
+func (s *simulation) fail(format string, args ...any) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.complain(format, args...)
+}
+
+func (s *simulation) complain(format string, args ...any) {
+	s.write(nil, "FAILS: "+format, args...)
+	s.Errorf("at %v: "+format, append([]any{s.now()}, args...)...)
+	s.frozen = true
+}
+
+// stopClock ends the timeline once something has failed, so that it shows what led to it.
+func (s *simulation) stopClock() {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.frozen = s.frozen || s.Failed()
+}
+
+// report prints the end of the timeline of a seed that has failed.
+func (s *simulation) report(seed uint64) {
+	if !s.Failed() {
+		return
+	}
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.Logf("the last events:\n%s", strings.Join(s.events[max(0, len(s.events)-400):], "\n"))
+	s.Logf("again: go test -run 'TestSimulation' . -sim.seed=%d -sim.hours=%v -count=5", seed, *simHours)
+}
+
+// victim is half of the time the leader, for that hurts most.
+func (s *simulation) victim() *actor {
+	if a := s.leading(); a != nil && s.rng.IntN(2) == 0 {
+		return a
+	}
+	living := s.living()
+	return living[s.rng.IntN(len(living))]
+}
+
+// mischief does something bad, and says what.
+func (s *simulation) mischief() string {
+	if len(s.living()) == 0 {
+		return "nobody there"
+	}
+	a := s.victim()
+	switch s.rng.IntN(16) {
+	case 0, 1:
+		p := electortest.Partition(1 + s.rng.IntN(3))
+		a.client.Partition(p)
+		return fmt.Sprintf("partition %d of %s", p, a.name)
+	case 2, 3:
+		a.client.Partition(electortest.NoPartition)
+		s.set(a, weather{})
+		return "healed: " + a.name
+	case 4, 5:
+		p := func() float64 { return max(0, s.rng.Float64()*1.2-0.4) }
+		w := weather{p(), p() / 2, p() / 2, p() * 1.25, p() / 10}
+		s.set(a, w)
+		return fmt.Sprintf("bad weather for %s: %.2f", a.name, w)
+	case 6:
+		d := time.Duration(s.rng.ExpFloat64() * float64(300*time.Millisecond))
+		a.client.SetLatency(d)
+		return fmt.Sprintf("round trips of %s take %v", a.name, d)
+	case 7:
+		a.client.SilenceWatches(s.rng.IntN(3) > 0)
+		return "watches silenced or healed: " + a.name
+	case 8:
+		a.client.CloseWatches()
+		return "watches closed: " + a.name
+	case 9:
+		s.lock.Lock()
+		a.stopped = true
+		s.lock.Unlock()
+		a.stop()
+		return "stopped: " + a.name
+	case 10:
+		return s.kill(a)
+	case 11, 12:
+		return s.stepDown(a)
+	case 13:
+		return s.edit()
+	default:
+		return s.drop()
+	}
+}
+
+func (s *simulation) kill(a *actor) string {
+	s.lock.Lock()
+	a.crashed = true
+	s.lock.Unlock()
+	a.crash()
+	a.stop()
+	return "crashed: " + a.name
+}
+
+func (s *simulation) stepDown(a *actor) string {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.pending++
+	go func() {
+		err := a.el.StepDown(context.Background())
+		s.lock.Lock()
+		defer s.lock.Unlock()
+		s.pending--
+		s.write(a, "StepDown returned %v", err)
+	}()
+	return "asked to step down: " + a.name
+}
+
+// canHurtNewcomers tells whether somebody has not seen the present holder yet. What was promised in a Lease that is no
+// more, or in one that was edited to last shorter, is known only to those who saw it before, so newcomers to the Lease
+// or to the term are not part of the promise.
+func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
+	for _, a := range s.living() {
+		if a.el.Leader() != holder(present) {
+			return true
+		}
+	}
+	return false
+}
+
+// edit changes the Lease by a foreign hand.
+func (s *simulation) edit() string {
+	leases := s.leases()
+	l, err := leases.Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil || s.canHurtNewcomers(l) {
+		return "nothing to edit"
+	}
+	what := ""
+	switch s.rng.IntN(5) {
+	case 0:
+		l.Labels = map[string]string{"edit": fmt.Sprint(s.rng.IntN(100))}
+		what = "labels"
+	case 1:
+		l.Spec.HolderIdentity = new("stranger")
+		what = "holder"
+	case 2:
+		l.Spec.HolderIdentity = new(s.victim().identity)
+		what = "holder " + *l.Spec.HolderIdentity
+	case 3:
+		l.Spec.HolderIdentity = new("")
+		what = "no holder"
+	case 4:
+		l.Spec.LeaseDurationSeconds = new(int32(1 + s.rng.IntN(40)))
+		s.noJoinUntil = time.Now().Add(40 * time.Second)
+		what = fmt.Sprintf("duration %d", *l.Spec.LeaseDurationSeconds)
+	}
+	s.cutOff()
+	_, err = leases.Update(s.Context(), l, metav1.UpdateOptions{})
+	return fmt.Sprintf("edited: %s (%v)", what, err)
+}
+
+// drop deletes the Lease. Not twice in the time that it binds: who sees
+// neither the second nor what it deleted is like a newcomer.
+func (s *simulation) drop() string {
+	l, err := s.leases().Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil || time.Since(s.lastDelete) < time.Minute || s.canHurtNewcomers(l) {
+		return "nothing deleted"
+	}
+	s.lastDelete, s.noJoinUntil = time.Now(), time.Now().Add(40*time.Second)
+	s.cutOff()
+	return fmt.Sprintf("deleted (%v)", s.leases().Delete(s.Context(), name, metav1.DeleteOptions{}))
+}
+
+// cutOff now and then keeps the leader from hearing of what is about to happen to the Lease.
+func (s *simulation) cutOff() {
+	if a := s.leading(); a != nil && s.rng.IntN(2) == 0 {
+		a.client.Partition(electortest.Both)
+		s.note(a, "is cut off")
+	}
+}
