@@ -85,11 +85,15 @@ func (c claim) duration() time.Duration {
 func (c claim) blank() bool { return c.holder == "" && c.renewed == 0 }
 
 // sameWrite reports whether a and b come from one write, though a foreign hand may have touched the record since. The
-// two times tell: their last digits are random (see stamp), so even replicas of one name do not write the same.
+// two times tell: their last digits are random (see stamps), so even replicas of one name do not write the same.
 func sameWrite(a, b claim) bool { return a.acquired == b.acquired && a.renewed == b.renewed }
 
-// stamp is the time of a write, in microseconds; salt replaces what is below the millisecond.
-func stamp(now time.Time, salt int64) int64 { return now.UnixMilli()*1000 + salt%1000 }
+// stamps are the times of a write that wins the Lease, in microseconds. What is below the millisecond is replaced by
+// salt, which is to be random.
+func stamps(now time.Time, salt int64) (acquired, renewed int64) {
+	a, b := salt%1000, salt/1000%1000
+	return now.UnixMilli()*1000 + min(a, b), now.UnixMilli()*1000 + max(a, b)
+}
 
 // observed is the Lease as a candidate last saw it. The zero value has seen nothing.
 type observed struct {
@@ -342,7 +346,8 @@ func (t tenure) next(c timing, o observed, do verb, now time.Time, salt int64) c
 	if t.doubts(o.claim) {
 		n = o.claim
 	}
-	n.renewed = stamp(now, salt)
+	acquired, renewed := stamps(now, salt)
+	n.renewed = renewed
 	if n.renewed <= o.claim.renewed && n.renewed+1000 > o.claim.renewed {
 		n.renewed = o.claim.renewed + 1 // two writes of one millisecond must differ
 	}
@@ -354,7 +359,7 @@ func (t tenure) next(c timing, o observed, do verb, now time.Time, salt int64) c
 		n.transitions = min(o.claim.transitions, math.MaxInt32-1) + 1
 		fallthrough
 	case fresh:
-		n.acquired = stamp(now, salt/1000)
+		n.acquired = acquired
 	}
 	n.holder, n.seconds = c.identity, int32(c.leaseDuration/time.Second)
 	return n

@@ -265,6 +265,8 @@ func TestWritesOfOneMillisecondDiffer(t *testing.T) {
 		c := own.next(cfg, o, renew, now, salt)
 		require.NotEqual(t, o.claim.renewed, c.renewed)
 		require.Equal(t, o.claim.acquired, c.acquired)
+		win := tenure{}.next(cfg, o, take, now, salt*997)
+		require.LessOrEqual(t, win.acquired, win.renewed, "nothing is renewed before it is acquired")
 	}
 }
 

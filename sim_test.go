@@ -568,6 +568,9 @@ func (s *simulation) mischief() string {
 	case 4, 5:
 		p := func() float64 { return max(0, s.rng.Float64()*1.2-0.4) }
 		w := weather{p(), p() / 2, p() / 2, p() * 1.25, p() / 10}
+		if s.rng.IntN(4) == 0 {
+			w = weather{refuse: 1}
+		}
 		s.set(a, w)
 		return fmt.Sprintf("bad weather for %s: %.2f", a.name, w)
 	case 6:

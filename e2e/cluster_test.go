@@ -27,7 +27,7 @@ func TestAClusterServesLeasesToWhomTheyAreGrantedAndSurvivesACrash(t *testing.T)
 
 	require.NoError(t, c.CreateNamespace(ctx, "shop"))
 	require.NoError(t, c.GrantLeases(ctx, "somebody", "shop", "get", "create"))
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "test"}}
+	lease := newLease("test")
 	_, err = clientOf(t, c, "nobody").CoordinationV1().Leases("shop").Create(ctx, lease, metav1.CreateOptions{})
 	require.True(t, apierrors.IsForbidden(err), "%v", err)
 	somebody := clientOf(t, c, "somebody").CoordinationV1().Leases("shop")
@@ -61,4 +61,8 @@ func clientOf(t *testing.T, c *cluster.Cluster, user string) kubernetes.Interfac
 	client, err := kubernetes.NewForConfig(cfg)
 	require.NoError(t, err)
 	return client
+}
+
+func newLease(name string) *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }

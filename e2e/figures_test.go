@@ -22,13 +22,19 @@ var (
 	drainGap      = figure{"gap after the drain", "s"}
 	wakeActing    = figure{"acting on after SIGSTOP of 20 s", "s"}
 	pollingStop   = figure{"gap on a clean stop without the right to watch", "s"}
+	readmeStop    = figure{"gap on a clean stop with the README's Role", "s"}
 	fromClientGo  = figure{"mixed fleet: client-go stops, elector leads", "s"}
 	toClientGo    = figure{"mixed fleet: elector stops, client-go leads", "s"}
 	leaderLoad    = figure{"requests a minute, leader", ""}
 	standbyLoad   = figure{"requests a minute, standby", ""}
+	deadTerms     = figure{"terms lost to connections gone silent", "lost"}
+	deadRenewal   = figure{"connections gone silent: time to the next renewal", "s"}
+	deadLeaders   = figure{"connections gone silent: nobody leads for", "s"}
+	deadStandby   = figure{"clean stop 0-25 s after the standby's went silent: gap", "s"}
 	figuresInLine = []figure{
 		cleanStop, crash, drainOverlap, drainGap, wakeActing,
-		leaderLoad, standbyLoad, pollingStop, fromClientGo, toClientGo,
+		leaderLoad, standbyLoad, readmeStop, pollingStop, fromClientGo, toClientGo,
+		deadTerms, deadRenewal, deadLeaders, deadStandby,
 	}
 )
 
@@ -51,6 +57,15 @@ func (l *ledger) add(f figure, who electorKind, sample float64) {
 
 func (l *ledger) addTime(f figure, who electorKind, sample time.Duration) {
 	l.add(f, who, sample.Seconds())
+}
+
+func (l *ledger) sum(f figure, who electorKind) (sum float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sample := range l.samples[entry{f, who}] {
+		sum += sample
+	}
+	return sum
 }
 
 // summary returns the median and the worst of the n samples so far.
@@ -82,6 +97,8 @@ func (l *ledger) cell(f figure, who electorKind) string {
 	switch {
 	case n == 0:
 		return "-"
+	case f.unit == "lost":
+		return fmt.Sprintf("%.0f of %d", l.sum(f, who), n)
 	case f.unit == "":
 		return fmt.Sprintf("%.1f", median)
 	case n == 1:

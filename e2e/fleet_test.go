@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector/e2e/cluster"
 	"github.com/elector-go/elector/e2e/internal/event"
@@ -62,10 +64,16 @@ func repeat(t *testing.T, n int, test func(*testing.T)) {
 	}
 }
 
-// newFleet makes a fleet without replicas, whose user may do on Leases what the README asks for.
+// readmeRole is the Role that the README asks for.
+var readmeRole = []rbacv1.PolicyRule{
+	cluster.LeaseRule(nil, "create"),
+	cluster.LeaseRule([]string{leaseName}, "get", "update", "watch"),
+}
+
+// newFleet makes a fleet without replicas, whose user may do what the README asks for and no more.
 func newFleet(t *testing.T) *fleet {
 	f := newFleetWithout(t)
-	require.NoError(t, shared.cluster.GrantLeases(t.Context(), operator, f.namespace, "get", "create", "update", "watch"))
+	require.NoError(t, shared.cluster.Grant(t.Context(), operator, f.namespace, readmeRole...))
 	return f
 }
 
@@ -108,11 +116,16 @@ func (f *fleet) start(kind electorKind, flags ...string) *replica {
 
 func (f *fleet) startAs(user string, kind electorKind, flags ...string) *replica {
 	f.t.Helper()
+	return f.startWith(shared.cluster.UserConfig(user), kind, flags...)
+}
+
+func (f *fleet) startWith(cfg *rest.Config, kind electorKind, flags ...string) *replica {
+	f.t.Helper()
 	f.mu.Lock()
 	id := fmt.Sprintf("%s-%d", kind, len(f.replicas)+1)
 	f.mu.Unlock()
-	kubeconfig := filepath.Join(f.dir, user)
-	require.NoError(f.t, cluster.WriteKubeconfig(kubeconfig, shared.cluster.UserConfig(user)))
+	kubeconfig := filepath.Join(f.dir, id)
+	require.NoError(f.t, cluster.WriteKubeconfig(kubeconfig, cfg))
 	args := []string{
 		"-kubeconfig=" + kubeconfig, "-namespace=" + f.namespace, "-lease=" + leaseName,
 		"-id=" + id, "-elector=" + string(kind),

@@ -22,7 +22,7 @@ import (
 
 // Users of the shared cluster. What they may do is granted by each test in its own namespace.
 const (
-	operator  = "operator"  // all that the README asks for
+	operator  = "operator"  // what the README asks for
 	pollOnly  = "poll-only" // no watch
 	readOnly  = "read-only" // get
 	powerless = "powerless" // nothing

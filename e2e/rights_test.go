@@ -1,15 +1,92 @@
 package e2e
 
 import (
+	"bytes"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
 
 	"github.com/elector-go/elector/e2e/internal/event"
 )
+
+// TestTheRoleOfTheReadmeSuffices runs before the parallel tests too. All other fleets live on this Role as well, and
+// the tests below take parts of it away.
+func TestTheRoleOfTheReadmeSuffices(t *testing.T) {
+	f := newFleetWithout(t)
+	require.NoError(t, shared.cluster.Grant(t.Context(), operator, f.namespace, readmeRole...))
+	leader := f.start(ours)
+	f.nextLeader(10 * time.Second)
+	standby := f.start(ours)
+	f.settle(leader, standby)
+	for range 3 {
+		time.Sleep(retryPeriod / 2)
+		f.signal(leader, syscall.SIGTERM)
+		end := f.awaitFrom(leader, event.End, 5*time.Second)
+		next, begin := f.nextLeader(10 * time.Second)
+		require.Equal(t, standby.id, next.id)
+		figures.addTime(readmeStop, ours, begin.At.Sub(end.At))
+		require.Less(t, begin.At.Sub(end.At), retryPeriod/4, "a hand-over by the watch")
+		f.exits(leader, 10*time.Second)
+		leader, standby = next, f.start(ours)
+		f.settle(leader, standby)
+	}
+	f.requireOneAtATime()
+	require.Zero(t, f.countOf(event.Failure), "nothing was refused")
+	for _, r := range f.replicas {
+		require.NotContains(t, r.log.String(), "No watch on the lease")
+	}
+}
+
+func TestTheRoleOfTheReadmeAllowsNothingElse(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	client := clientOf(t, shared.cluster, operator)
+	leases := client.CoordinationV1().Leases(f.namespace)
+	_, err := leases.Create(t.Context(), newLease(leaseName), metav1.CreateOptions{})
+	require.NoError(t, err)
+	another, err := leases.Create(t.Context(), newLease("another"), metav1.CreateOptions{})
+	require.NoError(t, err, "create cannot be limited to a name")
+	_, get := leases.Get(t.Context(), "another", metav1.GetOptions{})
+	_, update := leases.Update(t.Context(), another, metav1.UpdateOptions{})
+	_, patch := leases.Patch(t.Context(), leaseName, types.MergePatchType, []byte("{}"), metav1.PatchOptions{})
+	for what, err := range map[string]error{
+		"get another":    get,
+		"update another": update,
+		"watch another":  tryWatch(t, client, f.namespace, "another"),
+		"watch all":      tryWatch(t, client, f.namespace, ""),
+		"list":           tryList(t, client, f.namespace, leaseName),
+		"patch":          patch,
+		"delete":         leases.Delete(t.Context(), leaseName, metav1.DeleteOptions{}),
+		"events":         tryEvent(t, client, f.namespace),
+	} {
+		require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
+	}
+}
+
+func TestTheRoleOfTheReadmeIsTheOneTested(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	_, text, found := bytes.Cut(text, []byte("\nkind: Role\n"))
+	require.True(t, found, "the README has no Role")
+	text, _, _ = bytes.Cut(text, []byte("\n---\n"))
+	var role rbacv1.Role
+	require.NoError(t, yaml.UnmarshalStrict(text, &role))
+	for _, rule := range role.Rules {
+		for i := range rule.ResourceNames {
+			rule.ResourceNames[i] = leaseName
+		}
+	}
+	require.Equal(t, readmeRole, role.Rules)
+}
 
 func TestWithoutTheRightToWatchReplicasPoll(t *testing.T) {
 	t.Parallel()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -13,20 +11,18 @@ import (
 	"github.com/elector-go/elector/e2e/internal/event"
 )
 
-// runClientGo campaigns with client-go's elector the way operators use it: ReleaseOnCancel, one term in a process.
+// runClientGo campaigns with client-go's elector the way operators use it: ReleaseOnCancel, one term in a process,
+// and a client of its own that gives up a request after half of RenewDeadline.
 func runClientGo(ctx context.Context, cfg *rest.Config, c config, w *worker) error {
-	client, err := kubernetes.NewForConfig(cfg)
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, c.namespace, c.lease,
+		resourcelock.ResourceLockConfig{Identity: c.id}, cfg, c.renewDeadline)
 	if err != nil {
 		return err
 	}
 	// client-go starts the callback and forgets it. Operators that want it to finish wait for it on their own.
 	var working sync.WaitGroup
 	le, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: c.namespace, Name: c.lease},
-			Client:     client.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: c.id},
-		},
+		Lock:            lock,
 		LeaseDuration:   c.leaseDuration,
 		RenewDeadline:   c.renewDeadline,
 		RetryPeriod:     c.retryPeriod,
