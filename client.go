@@ -126,8 +126,8 @@ func (c *candidate) left(now time.Time) time.Duration {
 	return c.leaseDuration - age(c.own.sent, now)
 }
 
-// attemptLimit is how long to wait for an answer: a leader half of the time it has left, so that no request can use
-// that up; others a third of RenewDeadline.
+// attemptLimit is how long to wait for an answer: a third of RenewDeadline, and a leader no more than half of the time
+// it has left, so that no request can use that up. An API that is slower cannot be led on.
 func (c *candidate) attemptLimit(now time.Time) time.Duration {
 	limit := c.renewDeadline / 3
 	if left := c.left(now); c.own.phase != standingBy && left > 0 {
@@ -137,7 +137,7 @@ func (c *candidate) attemptLimit(now time.Time) time.Duration {
 }
 
 // pause is how long to wait after a failed attempt. A leader tries the sooner again the less time it has left (L3). A
-// Retry-After is honoured, by a leader as far as its deadline allows (L5).
+// Retry-After is honoured, by a leader as far as its deadline allows, by others up to a LeaseDuration (L5).
 func (c *candidate) pause(err error, now time.Time) time.Duration {
 	var asked time.Duration
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
@@ -147,7 +147,7 @@ func (c *candidate) pause(err error, now time.Time) time.Duration {
 	left := c.left(now)
 	if c.own.phase == standingBy || left <= 0 {
 		backoff := c.opts.RetryPeriod / 4 << min(c.failures, 3)
-		return max(jittered(backoff), asked)
+		return max(jittered(backoff), min(asked, c.leaseDuration))
 	}
 	soon := min(max(left/10, 10*time.Millisecond), c.opts.RetryPeriod)
 	return min(max(jittered(soon), asked), max(left/2, 10*time.Millisecond))

@@ -6,7 +6,8 @@
 //   - One at a time. While the callback returns within the stop budget of being told, no two replicas are inside it at
 //     once: not on release, not on loss, not under lost or late replies, partitions, deleted or edited Leases, or equal
 //     identities. A clean stop needs no budget: the callback may drain for minutes, and nobody else leads before it
-//     has returned.
+//     has returned, because the lease is kept meanwhile. (If the API is out of reach, it cannot be kept; then a drain
+//     has what is left of the lease, and Options.OnOverrun tells.)
 //   - Hand-over is immediate: after a clean stop the next replica leads one watch event and one write later; after a
 //     crash, at the moment the Lease expires.
 //   - Leadership is a phase, not a process. Losing it stops the callback, waits for it, and campaigns again.
@@ -58,6 +59,11 @@
 // candidate that starts after the deletion has not seen it, and cannot know: in the moment before the Lease is back,
 // or while the leader is cut off, it may win. A leader that sees this stops at once, but beside it. Do not delete the
 // Lease of a running program; use [Elector.StepDown].
+//
+// A hand that writes just what a release looks like (no holder, for one second, with a new renewTime) releases the
+// Lease, whoever leads. Blanking out the holder, or changing the duration, does not.
+//
+// An API server that takes longer than RenewDeadline/3 to answer cannot be led on.
 //
 // On a Lease shared with candidates of other libraries, the promise is as good as theirs: client-go's elector, for one,
 // can release before its callback has stopped.

@@ -239,6 +239,16 @@ func (w *world) last() span {
 	return all[len(all)-1]
 }
 
+// oneTerm checks that the first term goes on, and that there was no other.
+func (w *world) oneTerm() {
+	w.Helper()
+	all := w.spans()
+	require.Len(w, all, 1)
+	require.True(w, all[0].end.IsZero(), "the callback still runs")
+	require.True(w, all[0].term.Valid())
+	require.True(w, w.leader().el.IsLeader())
+}
+
 // within waits until cond holds, and tells how long that took.
 func (w *world) within(limit time.Duration, what string, cond func() bool) time.Duration {
 	w.Helper()

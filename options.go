@@ -57,12 +57,13 @@ type Options struct {
 	LeaseDuration time.Duration
 
 	// RenewDeadline is how long a leader goes on without a successful renewal, counted from just before the last
-	// one that succeeded was sent. Then Run's ctx ends. A third of it is the renewal interval. Less than
-	// LeaseDuration. Default: 10 s.
+	// one that succeeded was sent. Then Run's ctx ends. A third of it is the renewal interval, and also how long an
+	// answer of the API may take. Less than LeaseDuration. Default: 10 s.
 	RenewDeadline time.Duration
 
 	// RetryPeriod is how often a standby looks at the Lease while it has no watch, and the base of the pauses after
-	// errors; a leader's pauses get shorter as RenewDeadline comes near. At most half of RenewDeadline. Default: 2 s.
+	// errors; a leader's pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline.
+	// Default: 2 s.
 	RetryPeriod time.Duration
 
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
@@ -145,8 +146,8 @@ func (o Options) checkDurations() (errs []error) {
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop", o.RenewDeadline, o.LeaseDuration))
 	}
 	switch {
-	case o.RetryPeriod < 0:
-		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be positive", o.RetryPeriod))
+	case o.RetryPeriod < 10*time.Millisecond:
+		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at least 10ms, or the API server is asked without a pause", o.RetryPeriod))
 	case o.RetryPeriod > o.RenewDeadline/2:
 		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at most half of RenewDeadline (%v), to leave room for a second try", o.RetryPeriod, o.RenewDeadline))
 	}
