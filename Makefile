@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . examples e2e
 
-.PHONY: test quick e2e lint
+.PHONY: test quick e2e lint sim mutants
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
 test:
@@ -25,3 +25,13 @@ lint:
 		test -z "$$(gofmt -l $$m)" || { echo "gofmt would change:"; gofmt -l $$m; exit 1; }; \
 		(cd $$m && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; \
 	done
+
+# The simulation at length: SEEDS seeds of HOURS simulated hours each. A seed that fails prints how to run it again.
+SEEDS = 1000
+HOURS = 2
+sim:
+	go test -run '^TestSimulation$$' -timeout 10h . -sim.seeds=$(SEEDS) -sim.hours=$(HOURS)
+
+# Break each rule of the protocol on purpose, and see which tests notice.
+mutants:
+	go run ./internal/mutants

@@ -38,7 +38,7 @@ func TestSimulation(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}}
+				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}, rates: map[string]float64{}}
 				defer s.report(seed)
 				s.play(time.Duration(*simHours * float64(time.Hour)))
 			})
@@ -54,6 +54,8 @@ type simulation struct {
 	size   int        // how many are to be alive
 
 	twins       bool                        // whether two replicas may share an identity
+	fastest     float64                     // the rate of the fastest clock, 1 if all run alike
+	rates       map[string]float64          // of the clock of each identity
 	timings     map[string][3]time.Duration // of each identity
 	noJoinUntil time.Time                   // see canHurtNewcomers
 	lastDelete  time.Time
@@ -113,6 +115,7 @@ func (s *simulation) play(length time.Duration) {
 	s.observe()
 	s.size = 2 + s.rng.IntN(4)
 	s.twins = s.rng.IntN(2) == 0
+	s.fastest = []float64{1, 1, 1.1, 1.25}[s.rng.IntN(4)]
 	for time.Since(s.start) < length && !s.Failed() {
 		for range 3 + s.rng.IntN(10) {
 			s.populate()
@@ -266,20 +269,28 @@ func (s *simulation) enlist() {
 		d = timings[s.rng.IntN(len(timings))]
 		s.timings[a.identity] = d
 	}
-	a.lease, a.renew = d[0]*time.Second, d[1]*time.Second
+	rate, ok := s.rates[a.identity]
+	if !ok {
+		rate = []float64{1, s.fastest}[s.rng.IntN(2)]
+		s.rates[a.identity] = rate
+	}
+	clock := skewed{rate: rate, lease: d[0] * time.Second}
+	a.lease, a.renew = d[0]*time.Second, clock.shrink(d[1]*time.Second)
 	client := s.api.Client(fmt.Sprintf("r%d", n))
 	a.polls = s.rng.IntN(5) == 0
 	client.ForbidWatch(a.polls)
 	client.Intercept(func(r electortest.Request) electortest.Fault { return s.judge(a, r) })
 	s.lock.Lock()
 	defer s.lock.Unlock() // until the actor is complete nobody may look at it
-	a.replica = s.join(fmt.Sprintf("r%d", n), func(r *replica, o *elector.Options) {
-		o.Identity, o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = a.identity, a.lease, a.renew, d[2]*time.Second
+	client.SetLatency(roundTrip)
+	clock.LeasesGetter = client.CoordinationV1()
+	a.replica = s.joinOver(clock, client, fmt.Sprintf("r%d", n), func(r *replica, o *elector.Options) {
+		o.Identity, o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = a.identity, clock.own(), a.renew, clock.shrink(d[2]*time.Second)
 		o.Run = func(ctx context.Context) error { return s.callback(a, ctx) }
 		o.OnOverrun = func(elector.Term) {}
 	})
 	s.actors = append(s.actors, a)
-	s.write(a, "joins as %s with %v/%v", a.identity, a.lease, a.renew)
+	s.write(a, "joins as %s with %v/%v, and a clock that runs at %v", a.identity, a.lease, d[1]*time.Second, rate)
 	go s.judgeEnd(a)
 }
 
@@ -334,7 +345,8 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 	}
 	cause := context.Cause(ctx)
 	s.note(a, "is told: %v", cause)
-	if budget := a.lease - a.renew; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
+	// The candidate with the fastest clock is the first to take over.
+	if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
 		time.Sleep(time.Duration(share * float64(budget-time.Millisecond)))
 	} else {
 		drainWhileValid(span.term, drain, budget)
