@@ -118,6 +118,13 @@ func TestDecisions(t *testing.T) {
 			{at: 1 * s, does: "kubectl edit", see: edited(theirs, func(r *record) { r.holder = "" }), want: waits(16 * s)},
 			{at: 2 * s, does: "to a second", see: edited(theirs, func(r *record) { r.holder = ""; r.seconds = 1; r.version += 2 }), want: waits(17 * s)},
 		},
+		"a holder blanked out after a renewal that was not seen is no release either": {
+			{does: "see", see: &theirs, want: waits(15 * s)},
+			{at: 1 * s, does: "kubectl edit", see: edited(theirsRenewed, func(r *record) { r.holder = "" }), want: waits(16 * s)},
+		},
+		"nor is one that was blanked out before anything was seen": {
+			{does: "see", see: edited(theirs, func(r *record) { r.holder = "" }), want: waits(15 * s)},
+		},
 		"an edit lengthens patience but never shortens it": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
 			{at: 1 * s, does: "shorter", see: edited(theirs, func(r *record) { r.seconds = 1 }), want: waits(16 * s)},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -376,7 +377,7 @@ func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.api.Client("a").ForbidWatch(!watch)
-				w.join("a")
+				a := w.join("a", draining(3*time.Second))
 				w.awaitLeader(time.Second)
 				time.Sleep(time.Minute)
 				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
@@ -384,7 +385,10 @@ func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
 				if !watch {
 					limit += 10 * time.Second / 3 // its next renewal
 				}
-				w.within(limit, "the callback ends", func() bool { return w.leader() == nil })
+				w.within(limit, "the callback is told", func() bool { return w.last().cause != nil })
+				assert.Same(w, a, w.leader(), "it drains")
+				assert.False(w, a.el.IsLeader())
+				assert.False(w, w.last().term.Valid())
 				assert.Equal(w, "taken over", reason(w.last().cause))
 				assert.ErrorContains(w, w.last().cause, `taken over by "b"`)
 			})
@@ -449,6 +453,20 @@ func TestAReleaseTouchesNobodyElsesLease(t *testing.T) {
 		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
 		require.NoError(w, a.awaitEnd(time.Minute))
 		assert.Equal(w, "b", holder(w.lease()))
+	})
+}
+
+func TestACleanDrainHasNoAuthorityAnyMoreOnceAnotherHolderIsSeen(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(5*time.Second))
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Second)
+		a.stop()
+		time.Sleep(time.Second)
+		assert.True(w, a.el.IsLeader())
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+		time.Sleep(10 * time.Millisecond)
+		assert.False(w, a.el.IsLeader())
 	})
 }
 
@@ -774,6 +792,89 @@ func TestAHerdOfStandbysSpendsAtMostOneWriteEachOnARelease(t *testing.T) {
 		assert.LessOrEqual(w, slices.Max(writes), 1)
 		assert.LessOrEqual(w, gap, 50*time.Millisecond)
 		t.Logf("500 standbys: gap %v, %d writes, %d reads", gap, w.api.Requests("", "update"), w.api.Requests("", "get"))
+	})
+}
+
+// writesOf returns when each standby's writes were sent.
+func writesOf(w *world, standbys int) (sent func() []time.Time) {
+	var mu sync.Mutex
+	var all []time.Time
+	for i := range standbys {
+		who := "s" + strings.Repeat("i", i)
+		w.api.Client(who).Intercept(onWrites(func(int, electortest.Request) electortest.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, time.Now())
+			return electortest.Fault{}
+		}))
+		w.join(who)
+	}
+	return func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+}
+
+func TestStandbysSpreadTheirWritesAndStandBackWhenTheySeeAnothersWin(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		sent := writesOf(w, 100)
+		for _, r := range w.replicas {
+			r.client.SetLatency(time.Millisecond)
+		}
+		time.Sleep(20 * time.Second)
+		a.stop()
+		time.Sleep(50 * time.Millisecond)
+		writes := sent()
+		spread := writes[len(writes)-1].Sub(writes[0])
+		assert.Greater(w, spread, 500*time.Microsecond)
+		assert.Less(w, spread, 5*time.Millisecond)
+		assert.Less(w, len(writes), 60, "the win is seen 1.5 ms after the first write, out of 5 ms")
+	})
+}
+
+func TestAPollingStandbyThatLostTheRaceLooksBeforeItTriesAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.api.Client("b")
+		b.ForbidWatch(true)
+		b.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+			return electortest.Fault{Before: 2 * time.Second}
+		}))
+		w.join("b")
+		time.Sleep(time.Second)
+		a.stop()
+		w.within(5*time.Second, "b writes", func() bool { return w.api.Requests("b", "update") == 1 })
+		c := w.join("c")
+		assert.Same(w, c, w.awaitLeader(time.Second, a))
+		time.Sleep(10 * time.Second)
+		assert.Equal(w, 1, w.api.Requests("b", "update"))
+	})
+}
+
+func TestAStandbyWaitsForItsWatchToExplainARefusalBeforeItAsks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Second)
+		var wrote, asked time.Time
+		b.client.Intercept(func(r electortest.Request) electortest.Fault {
+			switch {
+			case r.Verb == "update" && wrote.IsZero():
+				wrote = time.Now()
+			case r.Verb == "get" && asked.IsZero():
+				asked = time.Now()
+			}
+			return electortest.Fault{}
+		})
+		b.client.SilenceWatches(true)
+		time.Sleep(time.Minute)
+		assert.Greater(w, asked.Sub(wrote), 2*time.Second)
+		w.oneTerm()
 	})
 }
 
