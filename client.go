@@ -27,8 +27,8 @@ import (
 // cfg itself is not changed. Where it has a Transport of its own, that one's connections are used as they are.
 func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 	if cfg == nil {
-		_, err := New(nil, opts)
-		return nil, errors.Join(errors.New("elector: cfg: required: a *rest.Config, as from rest.InClusterConfig"), err)
+		_, err := opts.complete()
+		return nil, fmt.Errorf("elector: %w", errors.Join(errors.New("cfg: required: a *rest.Config, as from rest.InClusterConfig"), err))
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, rest.DefaultKubernetesUserAgent()) + "/leader-election"

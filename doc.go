@@ -4,10 +4,10 @@
 // # The promise
 //
 //   - One at a time. While the callback returns within the stop budget of being told, no two replicas are inside it at
-//     once: not on release, not on loss, not under lost or late replies, partitions, deleted or edited Leases, or equal
-//     identities. A clean stop needs no budget: the callback may drain for minutes, and nobody else leads before it
-//     has returned, because the lease is kept meanwhile. (If the API is out of reach, it cannot be kept; then a drain
-//     has what is left of the lease, and Options.OnOverrun tells.)
+//     once: not on release, not on loss, not under lost or late replies, partitions, deleted or edited Leases (but see
+//     below), or equal identities. A clean stop needs no budget: the callback may drain for minutes, and nobody else
+//     leads before it has returned, because the lease is kept meanwhile. (If the API is out of reach, it cannot be
+//     kept; then a drain has what is left of the lease, and [Options.OnOverrun] tells.)
 //   - Hand-over is immediate: after a clean stop the next replica leads one watch event and one write later; after a
 //     crash, at the moment the Lease expires.
 //   - Leadership is a phase, not a process. Losing it stops the callback, waits for it, and campaigns again.

@@ -61,7 +61,14 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 //
 // It returns nil when ctx has ended and the callback has returned, with nil or ctx's error; nil when the callback
 // returned nil by itself; the callback's error otherwise, wrapped; and with Options.SingleTerm the *LostError of a
-// lost term. Errors of the API never end it. A second call while one is running is refused.
+// lost term, joined with the callback's error if it has one. (Without, an error returned after a loss is logged, and the
+// election goes on.) Errors of the API never end it. A second call while one is running is refused.
+//
+// When ctx ends while the API is out of reach, Run tries to release the Lease for as long as it lasts, a LeaseDuration
+// from the last renewal at most.
+//
+// It logs to the logger in ctx, klog.FromContext(ctx); for slog, run it with
+// klog.NewContext(ctx, logr.FromSlogHandler(handler)).
 func (e *Elector) Run(ctx context.Context) error {
 	if !e.running.CompareAndSwap(false, true) {
 		return errRunning
@@ -223,9 +230,11 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 // becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
 func (c *candidate) becomeDraining(l *leadership) {
 	c.own.phase = draining
-	if cause := context.Cause(l.ctx); errors.Is(cause, ErrLost) {
-		l.log.Info("Stopped leading", "reason", cause.Error(), "leader", c.seen.holder())
+	msg := "Lost the lease: the callback was told to stop"
+	if l.term.Valid() {
+		msg = "The callback was told to stop; the lease is kept until it has returned"
 	}
+	l.log.Info(msg, "reason", context.Cause(l.ctx).Error(), "leader", c.seen.holder())
 }
 
 // becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
@@ -251,6 +260,9 @@ func (c *candidate) outcome(result, cause error, ctx context.Context) (again boo
 	if cause != nil && (errors.Is(result, context.Canceled) || errors.Is(result, cause)) {
 		result = nil // ctx's own error
 	}
+	if cause == nil {
+		c.log.Info("The callback returned by itself; the election ends")
+	}
 	var lost, outer *LostError
 	if errors.As(context.Cause(ctx), &outer); !errors.As(cause, &lost) || lost == outer { // outer: ctx is another election's
 		if result != nil {
@@ -258,14 +270,16 @@ func (c *candidate) outcome(result, cause error, ctx context.Context) (again boo
 		}
 		return false, nil
 	}
-	if result != nil {
-		c.log.Error(result, "The callback returned an error after its term was lost")
-	}
 	if lost.Reason == ReasonSteppedDown {
 		c.own.sitOut = time.Now().Add(c.leaseDuration)
 	}
-	if c.opts.SingleTerm {
+	if c.opts.SingleTerm && result != nil {
+		return false, errors.Join(lost, result)
+	} else if c.opts.SingleTerm {
 		return false, lost
+	}
+	if result != nil {
+		c.log.Error(result, "The callback returned an error after its term was lost")
 	}
 	return ctx.Err() == nil, nil
 }
@@ -382,7 +396,7 @@ func (c *candidate) suspect(before observed) {
 	switch renewed := before.holder() == c.identity && before.claim.renewed != c.seen.claim.renewed; {
 	case renewed && c.suspected != c.seen.claim.acquired:
 		c.suspected = c.seen.claim.acquired
-		c.log.Error(&LostError{ReasonDuplicateIdentity, c.identity}, "Another process leads under this candidate's identity")
+		c.log.Error(errNamesake, "Another process leads under this candidate's identity")
 	case before.holder() != c.identity:
 		c.log.Info("The lease is held under this candidate's identity, by an earlier process or by another one; waiting until it expires")
 	}

@@ -15,6 +15,7 @@ var (
 	ErrNotLeader = errors.New("elector: not the leader")
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
+	errNamesake   = errors.New("each process needs an Options.Identity of its own; leave it empty to have one made")
 	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")
 	errUnreleased = errors.New("the lease could not be released in time")
 	errNoReply    = errors.New("no answer within the time limit of an attempt")

@@ -2,7 +2,9 @@ package elector_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"go/format"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/elector-go/elector"
@@ -26,13 +29,10 @@ import (
 // The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that one is
 // stopped, and stops and starts again when leadership is lost.
 func Example() {
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	cfg, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")) // in a pod: the pod's own
-	if err != nil {
-		log.Fatal(err)
-	}
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	cfg, noCfg := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
 	el, err := elector.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "order-controller", Run: work})
-	if err != nil {
+	if err := errors.Join(noCfg, err); err != nil {
 		log.Fatal(err)
 	}
 	if err := el.Run(ctx); err != nil {
@@ -45,6 +45,27 @@ func work(ctx context.Context) error {
 	fmt.Println("working")
 	<-ctx.Done()
 	return nil
+}
+
+// A health endpoint, and an end to a callback that does not stop.
+func ExampleElector_Check() {
+	cfg := &rest.Config{Host: "https://127.0.0.1:6443"}
+	el, err := elector.NewForConfig(cfg, elector.Options{
+		Namespace: "shop",
+		Name:      "order-controller",
+		Run:       work,
+		OnOverrun: func(elector.Term) { os.Exit(1) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	http.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := el.Check(r); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	fmt.Println(el.Check(nil))
+	// Output: <nil>
 }
 
 // TestMain gives the Example above an API server to run against, one that sends SIGTERM as soon as somebody leads.
@@ -77,20 +98,39 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func TestTheReadmesProgramIsTheExample(t *testing.T) {
+// goBlocks are the README's blocks of Go.
+func goBlocks(t *testing.T) []string {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
+	blocks := strings.Split(string(readme), "```go\n")[1:]
+	for i := range blocks {
+		blocks[i], _, _ = strings.Cut(blocks[i], "```")
+	}
+	require.Len(t, blocks, 3)
+	return blocks
+}
+
+func TestTheReadmesProgramIsTheExample(t *testing.T) {
+	program := goBlocks(t)[0]
+	assert.LessOrEqual(t, strings.Count(program, "\n"), 25, "lines")
+	formatted, err := format.Source([]byte(program))
+	require.NoError(t, err)
+	assert.Equal(t, string(formatted), program)
+
 	source, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
-
-	_, program, found := strings.Cut(string(readme), "```go\npackage main\n")
-	require.True(t, found, "README.md has a program")
-	program, _, _ = strings.Cut(program, "```")
-	assert.LessOrEqual(t, strings.Count(program, "\n")+1, 25, "lines")
-
 	_, body, _ := strings.Cut(program, "func main() {\n")
 	body, _, _ = strings.Cut(body, "\n}\n")
 	assert.Contains(t, string(source), "func Example() {\n"+body+"\n\t// Output:")
+}
+
+func TestTheReadmesOtherCodeIsTested(t *testing.T) {
+	source, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	assert.Contains(t, string(source), goBlocks(t)[1])
+	source, err = os.ReadFile("electortest/example_test.go")
+	require.NoError(t, err)
+	assert.Contains(t, string(source), goBlocks(t)[2])
 }
 
 func ExampleElector_StepDown() {
@@ -147,17 +187,6 @@ func ExampleTermFrom() {
 	// Output:
 	// a true true
 	// <nil>
-}
-
-func TestTheReadmesTestIsATest(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("electortest/example_test.go")
-	require.NoError(t, err)
-	_, code, found := strings.Cut(string(readme), "```go\nfunc Test")
-	require.True(t, found)
-	code, _, _ = strings.Cut(code, "```")
-	assert.Contains(t, string(source), "func Test"+code)
 }
 
 func TestTheReadmeNamesEveryOption(t *testing.T) {

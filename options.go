@@ -40,7 +40,8 @@ type Options struct {
 	Name string
 
 	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part. Two processes must not
-	// share one. If they do, both stay safe: each calls a Lease its own by its own writes only, waits the other one
+	// share one, nor a process and its predecessor: a pod keeps its name when its container restarts, and would wait
+	// for its own old lease to expire. If two do, both stay safe: each calls a Lease its own by its own writes only, waits the other one
 	// out, and logs it.
 	Identity string
 
@@ -67,7 +68,9 @@ type Options struct {
 	RetryPeriod time.Duration
 
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
-	// campaigning again. For callbacks that cannot be started twice, such as a manager's Start.
+	// campaigning again. For callbacks that cannot be started twice, such as the Start of a controller-runtime manager.
+	// (A manager started only while leading serves no webhooks, caches or health checks on the standbys: give those a
+	// server of their own.)
 	SingleTerm bool
 
 	// Labels are set on the Lease with each write. Others' labels are kept.
@@ -135,21 +138,25 @@ func (o Options) checkNames() (errs []error) {
 }
 
 func (o Options) checkDurations() (errs []error) {
-	if o.LeaseDuration < time.Second || o.LeaseDuration%time.Second != 0 || o.LeaseDuration > math.MaxInt32*time.Second {
-		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be whole seconds, at least 1s and at most %v: the Lease stores it as a 32-bit number of seconds",
+	switch {
+	case o.LeaseDuration > math.MaxInt32*time.Second:
+		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be at most %v: the Lease stores it as a 32-bit number of seconds",
 			o.LeaseDuration, math.MaxInt32*time.Second))
+	case o.LeaseDuration < time.Second, o.LeaseDuration%time.Second != 0:
+		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be whole seconds, at least 1s, as 15*time.Second: the Lease stores seconds", o.LeaseDuration))
 	}
 	switch {
 	case o.RenewDeadline < 0:
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be positive", o.RenewDeadline))
 	case o.RenewDeadline >= o.LeaseDuration:
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop", o.RenewDeadline, o.LeaseDuration))
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop; set both, or neither (the defaults are %v and %v)",
+			o.RenewDeadline, o.LeaseDuration, defaultRenewDeadline, defaultLeaseDuration))
 	}
 	switch {
 	case o.RetryPeriod < 10*time.Millisecond:
 		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at least 10ms, or the API server is asked without a pause", o.RetryPeriod))
 	case o.RetryPeriod > o.RenewDeadline/2:
-		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at most half of RenewDeadline (%v), to leave room for a second try", o.RetryPeriod, o.RenewDeadline))
+		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at most half of RenewDeadline (%v), to leave room for a second try (the default is %v)", o.RetryPeriod, o.RenewDeadline, defaultRetryPeriod))
 	}
 	return errs
 }

@@ -28,7 +28,8 @@ type snapshot struct {
 
 // IsLeader reports whether this candidate leads at this moment. It is worked out from the clock at each call, not
 // remembered, so that it is false as soon as the authority has run out, even after a suspension. By the time its
-// caller acts on the answer, the answer may be old: see Term.Token for what can be done about that.
+// caller acts on the answer, the answer may be old: see Term.Token for what can be done about that. Like Term.Valid it
+// stays true while a callback drains that was told to stop for another reason than loss.
 func (e *Elector) IsLeader() bool { return e.state.Load().term.Valid() }
 
 // Leader returns the holder last seen in the Lease, "" if none.

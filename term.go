@@ -2,6 +2,7 @@ package elector
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -51,6 +52,14 @@ func (t Term) Identity() string {
 		return ""
 	}
 	return t.identity
+}
+
+// String is the term in words, for logs.
+func (t Term) String() string {
+	if t.term == nil {
+		return "no term"
+	}
+	return fmt.Sprintf("term %d of %s", t.token, t.identity)
 }
 
 // Valid reports whether the term has authority at this moment: it has not ended, and neither the monotonic nor the
