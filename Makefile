@@ -1,14 +1,15 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples e2e
+MODULES = . examples figures e2e
 
-.PHONY: test quick e2e lint sim mutants
+.PHONY: test quick e2e lint sim mutants figures
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
 test:
 	go vet ./...
 	go test -race -timeout 15m ./...
 	go -C examples test -race -timeout 15m ./...
+	go -C figures test -timeout 15m ./...
 	$(MAKE) e2e
 
 # The part for people at work.
@@ -35,3 +36,7 @@ sim:
 # Break each rule of the protocol on purpose, and see which tests notice.
 mutants:
 	go run ./internal/mutants
+
+# The picture in the README.
+figures:
+	go -C figures test -count=1 -v . -write
