@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector"
@@ -452,27 +451,6 @@ func TestALeaseMadeBlankForRBACIsTakenAtOnce(t *testing.T) {
 		require.NoError(w, err)
 		w.join("a")
 		w.awaitLeader(50 * time.Millisecond)
-	})
-}
-
-func TestItWorksOnTheClientsPlainFakeClientset(t *testing.T) {
-	inWorld(t, func(w *world) {
-		client := fake.NewClientset()
-		a := w.joinOver(client.CoordinationV1(), w.api.Client("a"), "a")
-		w.awaitLeader(time.Second)
-		b := w.joinOver(client.CoordinationV1(), w.api.Client("b"), "b")
-		time.Sleep(time.Minute)
-		a.stop()
-		require.NoError(w, a.awaitEnd(time.Second))
-		assert.Same(w, b, w.awaitLeader(time.Second))
-		time.Sleep(time.Minute)
-		b.stop()
-		require.NoError(w, b.awaitEnd(time.Second))
-		assert.Len(w, w.spans(), 2)
-		l, err := client.CoordinationV1().Leases(namespace).Get(w.Context(), name, getOptions)
-		require.NoError(w, err)
-		assert.Empty(w, holder(l))
-		assert.Equal(w, int32(1), *l.Spec.LeaseDurationSeconds)
 	})
 }
 

@@ -338,10 +338,7 @@ func reason(err error) string {
 	return fmt.Sprint(err)
 }
 
-var (
-	createOptions metav1.CreateOptions
-	getOptions    metav1.GetOptions
-)
+var createOptions metav1.CreateOptions
 
 func objectMeta(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
