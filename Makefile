@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . examples figures e2e
 
-.PHONY: test quick e2e lint sim mutants figures
+.PHONY: test quick e2e lint sim mutants figures model
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
 test:
@@ -40,3 +40,7 @@ mutants:
 # The picture in the README.
 figures:
 	go -C figures test -count=1 -v . -write
+
+# A model of the protocol, checked exhaustively where spin is installed (apt-get install spin).
+model:
+	sh model/run.sh

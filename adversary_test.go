@@ -220,3 +220,24 @@ func TestAReplicaBackFromAPartitionDoesNotTrustItsOldWatch(t *testing.T) {
 		}
 	})
 }
+
+// The model of the protocol (model/) found this one.
+func TestACreateThatArrivesAfterAnothersLeaseWasSeenAndDeletedIsNoWin(t *testing.T) {
+	inWorld(t, func(w *world) {
+		b := w.api.Client("b")
+		b.Intercept(func(r electortest.Request) electortest.Fault {
+			if r.Verb == "create" {
+				return electortest.Fault{Before: 2 * time.Second}
+			}
+			return electortest.Fault{}
+		})
+		w.join("b")
+		time.Sleep(time.Second) // b's POST is under way
+		a := w.join("a", draining(4900*time.Millisecond))
+		w.awaitLeader(time.Second)
+		time.Sleep(500 * time.Millisecond) // b sees a's Lease
+		a.client.Partition(electortest.Both)
+		w.deleteLease()
+		w.awaitLeader(40*time.Second, a)
+	})
+}

@@ -185,6 +185,12 @@ func (c *candidate) settle(r reply) {
 // applied takes in the success of a write. The term's authority counts from when the write was sent, however late the
 // reply (S1).
 func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Time) {
+	if call.verb == "create" && !c.own.doubts(call.claim) {
+		// While the POST was under way something else was seen, and then deleted. That still binds (S6), so this has won
+		// nothing: the record is as good as another's.
+		c.fold(c.seen.see(lease, call.sent, now))
+		return
+	}
 	c.own.wrote, c.own.sent, c.own.version, c.own.doubt = claimOf(lease), call.sent, versionOf(lease), nil
 	c.own.adopted, c.conflicts = 0, 0
 	c.fold(c.seen.see(lease, call.sent, now))

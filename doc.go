@@ -56,9 +56,9 @@
 // [Term.Token] lets the outside system refuse the writes of a past leader.
 //
 // A deleted Lease binds everybody who has seen it until it would have expired, and its leader puts it back at once. A
-// candidate that starts after the deletion has not seen it, and cannot know: in the moment before the Lease is back,
-// or while the leader is cut off, it may win. A leader that sees this stops at once, but beside it. Do not delete the
-// Lease of a running program; use [Elector.StepDown].
+// candidate that has not seen the Lease that was deleted, because it starts only then or was cut off, cannot know: in
+// the moment before the Lease is back, or while the leader is cut off, it may win. A leader that sees this stops at
+// once, but beside it. Do not delete the Lease of a running program; use [Elector.StepDown].
 //
 // A hand that writes just what a release looks like (no holder, for one second, with a new renewTime) releases the
 // Lease, whoever leads. Blanking out the holder, or changing the duration, does not.

@@ -228,8 +228,9 @@ func (t tenure) doubts(c claim) bool {
 	return false
 }
 
-// settle returns the tenure once a newer record was seen: a conditional write on the record before can no longer be
-// applied, so the only doubt that stays is about a write that is now seen to have been.
+// settle returns the tenure once a newer record was seen: a PUT on the record before can no longer be applied, and a
+// POST, which can if the newer record is deleted, would be no win any more (S6). So the only doubt that stays is about a
+// write that is now seen to have been applied.
 func (t tenure) settle(o observed) tenure {
 	var kept []claim
 	for _, d := range t.doubt {

@@ -1,0 +1,652 @@
+/*
+ * A model of Elector's protocol: one Lease, two candidates, and whatever may go wrong between them. What is checked
+ * is promise 1 of the design: never two callbacks at once. README.md maps each part to a rule and to the Go code, and
+ * says what is not modelled. Run it by `sh model/run.sh`.
+ *
+ * Candidates are freer here than in Go: they may do at any time, or never, what the Go code does at a certain time.
+ * So what holds here does not depend on retry periods, jitter or schedulers, only on the rules.
+ *
+ * Time is counted in ticks. Only ages are kept, never dates, and versions and writes are renumbered after each step
+ * (see canon), so the states are finitely many although a run may last for ever.
+ */
+
+/* ---- The scope. run.sh overrides it by -D. ---- */
+
+#ifndef LD0
+#define LD0 4 /* LeaseDuration of candidate 0, in ticks */
+#endif
+#ifndef LD1
+#define LD1 LD0
+#endif
+#ifndef RD0
+#define RD0 1 /* RenewDeadline */
+#endif
+#ifndef RD1
+#define RD1 RD0
+#endif
+#ifndef STOP
+#define STOP 1 /* how long a callback may take to return once the term's authority has ended */
+#endif
+#ifndef DRIFT
+#define DRIFT 2 /* candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
+#endif
+#ifndef PATIENT
+#define PATIENT 1 /* ticks after which a write without an answer is given up (attemptLimit: a third of RenewDeadline) */
+#endif
+#ifndef FAULTS
+#define FAULTS 1 /* how many faults in one run, of any kinds */
+#endif
+#define REQUESTS 1 /* of these kinds: writes are lost, or their replies, or go on after they were given up */
+#define DELETES 2  /* an outside hand deletes the Lease */
+#define CRASHES 4  /* a process crashes and starts again */
+#define EDITS 8    /* an outside hand edits its holder */
+#ifndef KINDS
+#define KINDS 15
+#endif
+#define FAULT(kind) (faults > 0 && (KINDS & kind))
+#ifndef SKEW
+#define SKEW 2 /* DROP_S3 only: how far the wall clocks are apart */
+#endif
+
+#define LD(i) (i == 0 -> LD0 : LD1)
+#define RD(i) (i == 0 -> RD0 : RD1)
+
+#ifdef SAME_NAME
+#define NAME(i) 1 /* both candidates have one identity, by mistake */
+#else
+#define NAME(i) (1 + i)
+#endif
+#define NOBODY 0
+#define STRANGER 3
+
+/* ---- Records ---- */
+
+/* Every copy of the Lease, the API's own among them, is a slot of these arrays. */
+#define API 0            /* the Lease as it is */
+#define SEEN(i) (1 + i)  /* observed: as candidate i last saw it; keeps the last claim when there is none any more */
+#define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
+#define REPLY(i) (5 + i) /* a reply on its way to candidate i */
+#define RECORDS 7
+
+bool exists[RECORDS];
+byte holder[RECORDS];
+byte duration[RECORDS]; /* leaseDurationSeconds, in ticks */
+bool uid[RECORDS];      /* changes whenever the Lease is created */
+byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
+
+/* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
+   slots after those of the records are what the candidates remember of their own writes. */
+#define WROTE(i) (7 + i)  /* tenure.wrote: the last one known to have been applied */
+#define KEPT(i) (9 + i)   /* tenure.doubt: one in doubt that is the record seen; */
+#define DOUBT(i) (11 + i) /* ... a take or renewal sent since; */
+#define DOUBTF(i) (13 + i) /* ... a release sent since */
+#define CALLED(i) (15 + i) /* what the request under way writes */
+#define GHOST(i) (17 + i)  /* what a request that was given up still may write */
+#define WRITES 19
+#define NEWEST 8  /* the version of the API */
+#define SHARED 9  /* names of writes up to this are known to all */
+#define FRESH 15  /* a write that is new */
+byte write[WRITES];
+
+#define FREEDUR 1 /* a release leaves one second */
+#define released(r) (exists[r] && holder[r] == NOBODY && duration[r] == FREEDUR)
+
+/* ---- Candidates ---- */
+
+mtype = { standby, running, releasing }; /* phases; leading and draining are one, see Candidate */
+mtype = { none, take, renew, free };       /* writes */
+
+
+mtype phase[2] = standby;
+bool looked[2], stale[2];
+byte binds[2];
+byte patience[2]; /* until observed.expires, by the candidate's own clock */
+byte age[2];      /* since tenure.sent, by the candidate's own clock */
+
+mtype call[2] = none; /* one request at a time */
+bool done[2];  /* it was applied, and the reply is on its way */
+bool post[2];  /* it is a POST, applied if there is no Lease; otherwise a PUT, applied if the record is still the one seen */
+byte called[2]; /* the age of the request, by the candidate's own clock */
+
+mtype ghost[2] = none; /* a request that was given up and still is on its way; one a candidate */
+bool gpost[2];
+
+bool cut[2];        /* the watch has ended after the event on its way */
+mtype = { nothing, changed, deleted };
+mtype news[2] = nothing;
+
+#define runs(i) (phase[i] == running)
+
+/* ---- The world ---- */
+
+byte faults = FAULTS;
+byte even = DRIFT; /* ticks of candidate 0's clock since it stood still */
+bool born;         /* there has been a Lease */
+
+/* The documented limit: a Lease was deleted that this candidate has never seen, so it cannot know. */
+bool blind[2];
+
+#ifdef REACH
+/* Is it all there? Each of these has to be reachable, or the check says nothing. */
+bool led[2], ghosted, putback, adopted;
+#if REACH == 1 /* both have led */
+#define reached (led[0] && led[1])
+#elif REACH == 2 /* a write that was given up was applied */
+#define reached (ghosted)
+#elif REACH == 3 /* a leader has put a deleted Lease back */
+#define reached (putback)
+#elif REACH == 4 /* a win in doubt was adopted, and led on */
+#define reached (adopted && (runs(0) || runs(1)))
+#else /* 5: both have led, and it is led after a deletion */
+#define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
+#endif
+#endif
+
+/* ---- Finitely many states ---- */
+
+byte j, n, w; /* scratch, 0 between steps */
+
+/* canon gives one name to states that nobody can tell apart. Versions are only compared, and by one candidate at a time,
+   with the API's the highest: so they become ranks in each candidate's slots. Of writes it only matters which are the
+   same: those in the API, and those that may still get there, are told apart by all; others by the candidate alone that
+   has seen them. Of UIDs it only matters whether they are the API's. In C because it is most of the work. */
+c_code {
+	static void rankOf(int i)
+	{	unsigned char *v[3], t[3];
+		int k, m;
+
+		v[0] = &now.ver[SEEN(i)]; v[1] = &now.ver[NEWS(i)]; v[2] = &now.ver[REPLY(i)];
+		for (k = 0; k < 3; k++) {
+			unsigned char lower = 0; /* how many different versions below this one */
+			for (m = 0; m < 3; m++)
+				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1])) lower++;
+			t[k] = *v[k] == 0 ? 0 : *v[k] == now.ver[API] ? NEWEST : 1 + lower;
+		}
+		for (k = 0; k < 3; k++) *v[k] = t[k];
+	}
+	static unsigned char nameOf[FRESH + 1], names;
+	static void name(int slot)
+	{	unsigned char w = now.write[slot];
+		if (w && !nameOf[w]) nameOf[w] = ++names;
+		now.write[slot] = nameOf[w];
+	}
+	static void canonize(void)
+	{	int i, k;
+		unsigned char shared[FRESH + 1];
+
+		for (i = 0; i < 2; i++) rankOf(i);
+		if (now.ver[API]) now.ver[API] = NEWEST;
+
+		memset(nameOf, 0, sizeof nameOf); names = 0;
+		name(API);
+		for (i = 0; i < 2; i++) { name(CALLED(i)); name(GHOST(i)); name(DOUBT(i)); name(DOUBTF(i)); }
+		memcpy(shared, nameOf, sizeof shared);
+		for (i = 0; i < 2; i++) {
+			memcpy(nameOf, shared, sizeof shared); names = SHARED;
+			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(WROTE(i)); name(KEPT(i));
+		}
+
+		if (now.uid[API]) {
+			for (k = 0; k < RECORDS; k++) if (k == API || now.exists[k]) now.uid[k] = !now.uid[k];
+		}
+	}
+};
+
+inline canon() {
+	c_code { canonize(); };
+	j = 0; n = 0; w = 0
+}
+
+inline copy(from, to) {
+	exists[to] = exists[from]; holder[to] = holder[from]; duration[to] = duration[from];
+	uid[to] = uid[from]; ver[to] = ver[from]; write[to] = write[from]
+}
+
+inline clear(r) {
+	exists[r] = 0; holder[r] = 0; duration[r] = 0; uid[r] = 0; ver[r] = 0; write[r] = 0
+}
+
+inline hangUp(i) {
+	call[i] = none; done[i] = 0; post[i] = 0; called[i] = 0;
+	write[CALLED(i)] = 0; clear(REPLY(i))
+}
+
+/* ---- The API ---- */
+
+/* notify follows each change of the Lease. A watch tells all changes in order or ends: here one event may be on its way,
+   and at the next the watch ends after that. So events are late or lost at no cost in faults. The writer (2: none) is
+   not told of its own write: the reply tells it, or a look. */
+inline notify(writer) {
+	ver[API] = NEWEST + 1;
+	for (j : 0 .. 1) {
+#ifndef DROP_S4
+		if
+		:: call[j] != none && j != writer && !post[j] && !done[j] -> stale[j] = 1; hangUp(j) /* a conflict, now certain */
+		:: else
+		fi;
+		if
+		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0 /* it can never be applied any more */
+		:: else
+		fi;
+#endif
+		if
+		:: j != writer && news[j] == nothing ->
+			copy(API, NEWS(j));
+			if
+			:: exists[API] -> news[j] = changed
+			:: else -> news[j] = deleted
+			fi
+		:: j != writer && news[j] != nothing -> cut[j] = 1
+		:: else
+		fi
+	}
+}
+
+/* applicable: S4, every write is conditional. A PUT that a change has overtaken is gone already (see notify, send). */
+#define applicable(isPost) (!isPost || !exists[API])
+
+/* outside: the documented limit. The check is about the others. */
+#ifdef NEWCOMER
+#define outside(i, kind, isPost) false
+#else
+#define outside(i, kind, isPost) (isPost && kind == take && blind[i])
+#endif
+
+/* apply changes the Lease by a write of candidate i. */
+inline apply(i, kind, by) {
+	if
+	:: !exists[API] -> uid[API] = !uid[API]
+	:: else
+	fi;
+	exists[API] = 1; born = 1;
+	write[API] = by;
+	if
+	:: kind == free -> holder[API] = NOBODY; duration[API] = FREEDUR
+	:: else -> holder[API] = NAME(i); duration[API] = LD(i)
+	fi;
+	notify(i)
+}
+
+#define under(i) (call[i] != none && !done[i])
+#define goesThrough(i) (applicable(post[i]) && !outside(i, call[i], post[i]))
+
+proctype Server(bit i) { /* one for each candidate */
+	do
+	:: d_step { under(i) && goesThrough(i) ->
+		printf("API: applies %d's write\n", i);
+		apply(i, call[i], write[CALLED(i)]);
+		copy(API, REPLY(i)); done[i] = 1;
+		canon() }
+	/* A conflict, and its reply: a late reply is no different from a late request. The candidate looks (conflicted). */
+	:: d_step { under(i) && !goesThrough(i) ->
+		printf("API: refuses %d's write as a conflict\n", i);
+		stale[i] = 1; hangUp(i); canon() }
+	/* A fault: the client's own transport repeats a request that was applied, and gets a conflict. */
+	:: d_step { FAULT(REQUESTS) && under(i) && goesThrough(i) ->
+		faults--;
+		printf("API: applies %d's write, then refuses its repetition\n", i);
+		apply(i, call[i], write[CALLED(i)]);
+		stale[i] = 1; hangUp(i); canon() }
+
+	/* What was given up arrives. If it does not apply it vanishes, but a POST waits: there may be no Lease later on. */
+	:: d_step { ghost[i] != none && applicable(gpost[i]) && !outside(i, ghost[i], gpost[i]) ->
+		printf("API: applies %d's write, long given up\n", i);
+#ifdef REACH
+		ghosted = 1;
+#endif
+		w = write[GHOST(i)]; write[GHOST(i)] = 0;
+		if
+		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w)
+		:: else -> ghost[i] = none; apply(i, renew, w)
+		fi;
+		gpost[i] = 0; canon() }
+	od
+}
+
+/* An outside hand deletes the Lease or edits its holder. An edit keeps the times of the write. */
+inline edit(to) {
+	faults--;
+	printf("HAND: writes %d into the holder\n", to);
+	holder[API] = to;
+	notify(2); canon()
+}
+
+proctype Hand() {
+	do
+#ifndef NO_DELETE
+	:: d_step { FAULT(DELETES) && exists[API] ->
+		faults--;
+		printf("HAND: deletes the Lease\n");
+		for (j : 0 .. 1) { blind[j] = blind[j] || !exists[SEEN(j)] }
+		exists[API] = 0; holder[API] = 0; duration[API] = 0; write[API] = 0;
+		notify(2); canon() }
+#endif
+	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NOBODY -> edit(NOBODY) }
+	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(0) -> edit(NAME(0)) }
+	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(1) -> edit(NAME(1)) }
+	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != STRANGER -> edit(STRANGER) }
+	od
+}
+
+/* ---- What a candidate sees ---- */
+
+#define doubts(i, by) (by != 0 && (by == write[KEPT(i)] || by == write[DOUBT(i)] || by == write[DOUBTF(i)]))
+
+/* owns: S5, ours by our own writes. A Lease that is missing is still the leader's to put back. */
+#ifdef DROP_S5
+#define byOwnWrite(i) (holder[SEEN(i)] == NAME(i))
+#else
+#define byOwnWrite(i) ((holder[SEEN(i)] == NAME(i) || holder[SEEN(i)] == NOBODY) && \
+	((write[WROTE(i)] != 0 && write[SEEN(i)] == write[WROTE(i)]) || doubts(i, write[SEEN(i)])))
+#endif
+#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i))
+
+/* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
+   timestamp is early by as much as the clocks are apart. */
+#if defined(DROP_S3)
+#define ends(i, r) ((duration[r] > binds[i] -> duration[r] : binds[i]) - SKEW)
+#elif defined(DROP_S3_DURATION)
+#define ends(i, r) LD(i)
+#else
+#define ends(i, r) (duration[r] > binds[i] -> duration[r] : binds[i])
+#endif
+
+/* settle: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
+   that is seen to have been. */
+inline settle(i) {
+	if
+	:: exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
+	:: else -> write[KEPT(i)] = 0
+	fi;
+	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0
+}
+
+/* see takes in record r, unless something newer has been seen. */
+inline see(i, r) {
+	if
+	:: ver[r] < ver[SEEN(i)] -> skip
+	:: else ->
+		w = ends(i, r);
+		n = (write[r] != write[SEEN(i)]); /* renewed */
+		if
+		:: released(r) && n -> patience[i] = 0
+		:: !(released(r) && n) && exists[SEEN(i)] && uid[r] == uid[SEEN(i)] && !n &&
+			holder[r] == holder[SEEN(i)] && duration[r] == duration[SEEN(i)] -> skip /* no renewal */
+		:: else ->
+			if
+			:: n && holder[r] == holder[SEEN(i)] -> patience[i] = w
+			:: else -> patience[i] = (w > patience[i] -> w : patience[i])
+			fi
+		fi;
+		if
+		:: n && holder[r] != NOBODY -> binds[i] = duration[r]
+		:: else
+		fi;
+		if
+		:: holder[r] == NAME(i) && (write[r] == write[WROTE(i)] || doubts(i, write[r])) -> patience[i] = 0 /* nobody waits for himself */
+		:: else
+		fi;
+		n = (ver[r] != ver[SEEN(i)] || !exists[SEEN(i)]);
+		copy(r, SEEN(i));
+		looked[i] = 1; stale[i] = 0; blind[i] = 0;
+		if
+		:: n -> settle(i)
+		:: else
+		fi
+	fi
+}
+
+/* gone takes in that the Lease is missing, by a watch event of version v or by an answer (v = 0). S6: it still binds. */
+inline gone(i, v) {
+	if
+	:: v != 0 && v < ver[SEEN(i)] -> skip
+	:: else ->
+#ifdef DROP_S6
+		patience[i] = 0;
+#else
+		if
+		:: v == 0 && exists[SEEN(i)] ->
+			w = (binds[i] != 0 -> binds[i] : LD(i));
+			patience[i] = (w > patience[i] -> w : patience[i])
+		:: else
+		fi;
+#endif
+		n = (exists[SEEN(i)] || v > ver[SEEN(i)] || !looked[i]);
+		exists[SEEN(i)] = 0; uid[SEEN(i)] = 0;
+		ver[SEEN(i)] = (v > ver[SEEN(i)] -> v : ver[SEEN(i)]);
+		looked[i] = 1; stale[i] = 0;
+		if
+		:: n -> settle(i)
+		:: else
+		fi
+	fi
+}
+
+/* ---- What a candidate does ---- */
+
+/* send starts a write: on the record as seen, or a POST if there is none. A PUT on what is not the newest record can only
+   end in a conflict, so it does at once. A retry repeats the write that it retries. */
+#ifdef DROP_S4
+#define hopeless(i) false
+#else
+#define hopeless(i) (exists[SEEN(i)] && ver[SEEN(i)] != ver[API])
+#endif
+inline send(i, kind) {
+	if
+	:: hopeless(i) -> stale[i] = 1
+	:: else ->
+		call[i] = kind; done[i] = 0; called[i] = 0;
+		post[i] = !exists[SEEN(i)];
+		if
+		:: kind == free ->
+			if
+			:: write[DOUBTF(i)] == 0 -> write[DOUBTF(i)] = FRESH
+			:: else
+			fi;
+			write[CALLED(i)] = write[DOUBTF(i)]
+		:: else ->
+			if
+			:: write[DOUBT(i)] == 0 -> write[DOUBT(i)] = FRESH
+			:: else
+			fi;
+			write[CALLED(i)] = write[DOUBT(i)]
+		fi;
+		canon()
+	fi
+}
+
+inline becomeGhost(i) {
+	ghost[i] = call[i]; gpost[i] = post[i]; write[GHOST(i)] = write[CALLED(i)]
+}
+
+/* watch waits for the next event, on a new watch if the last has ended. That begins with the Lease as it is, and tells
+   nothing of a deletion before. */
+inline watch(i) {
+	news[i] = nothing; clear(NEWS(i));
+	if
+	:: cut[i] ->
+		cut[i] = 0;
+		stale[i] = stale[i] || (phase[i] == standby && looked[i]);
+		if
+		:: exists[API] -> news[i] = changed; copy(API, NEWS(i))
+		:: else
+		fi
+	:: else
+	fi
+}
+
+inline forget(i) {
+	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0
+}
+
+/* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
+inline crash(i) {
+	faults--;
+	hangUp(i); forget(i);
+	phase[i] = standby; looked[i] = 0; stale[i] = 0; binds[i] = 0; patience[i] = 0;
+	clear(SEEN(i)); cut[i] = 1; watch(i);
+	blind[i] = born && !exists[API];
+	canon()
+}
+
+inline start(i) {
+	phase[i] = running;
+	printf("%d: LEADS\n", i);
+#ifdef REACH
+	led[i] = 1;
+#endif
+	assert(!runs(1 - i)) /* never two */
+}
+
+proctype Candidate(bit i) {
+	do
+	/* look: a GET. Late ones are left to the watch, whose events may come as late. */
+	:: d_step { call[i] == none && (!looked[i] || stale[i]) ->
+		printf("%d: looks\n", i);
+		if
+		:: exists[API] -> see(i, API)
+		:: else -> gone(i, 0)
+		fi;
+		canon() }
+
+	/* campaign: take what is free or has expired (S3, S6), or make sure of a win in doubt (S5). */
+	:: d_step { phase[i] == standby && call[i] == none && looked[i] && !stale[i] &&
+		(patience[i] == 0 || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))) &&
+		!outside(i, take, !exists[SEEN(i)]) ->
+		printf("%d: takes\n", i);
+#ifdef REACH
+		adopted = adopted || (exists[SEEN(i)] && write[SEEN(i)] == write[KEPT(i)]);
+#endif
+		send(i, take) }
+#ifdef DROP_S5_ADOPT
+	/* A win in doubt is led on as soon as it is seen. */
+	:: d_step { phase[i] == standby && looked[i] && !stale[i] && exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) &&
+		doubts(i, write[SEEN(i)]) ->
+		write[WROTE(i)] = write[SEEN(i)]; age[i] = 0;
+		start(i); canon() }
+#endif
+
+	/* keep: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
+	   time, and it is at the deadline at the latest; so leading and draining are one phase here, which ends (see Clock)
+	   by the deadline and the stop budget. */
+	:: d_step { runs(i) && call[i] == none && !stale[i] && owns(i) ->
+		printf("%d: renews\n", i);
+		send(i, renew) }
+	:: d_step { runs(i) ->
+		printf("%d: HAS RETURNED\n", i);
+		phase[i] = releasing; age[i] = 0 }
+
+	/* letGo: S8, release after the callback has returned and only what is ours. */
+	:: d_step { call[i] == none && !stale[i] && exists[SEEN(i)] && !released(SEEN(i)) &&
+#ifdef DROP_S8_OURS
+		phase[i] == releasing ->
+#elif defined(DROP_S8)
+		(phase[i] == releasing || runs(i)) && owns(i) ->
+#else
+		phase[i] == releasing && owns(i) ->
+#endif
+		printf("%d: releases\n", i);
+		send(i, free) }
+	:: d_step { phase[i] == releasing && call[i] == none ->
+		printf("%d: stands by again\n", i);
+		phase[i] = standby; forget(i); canon() }
+
+	/* applied: S1, authority counts from when the write was sent, however late the reply. */
+	:: d_step { call[i] != none && done[i] ->
+		printf("%d: hears that it was applied\n", i);
+		if
+#ifndef DROP_S6_POST
+		/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
+		:: call[i] == take && post[i] && !doubts(i, write[CALLED(i)]) -> forget(i)
+#endif
+		:: else ->
+			write[WROTE(i)] = write[REPLY(i)];
+			write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
+#ifdef DROP_S1
+			age[i] = 0;
+#else
+			age[i] = (phase[i] == releasing -> 0 : called[i]);
+#endif
+#ifdef REACH
+			putback = putback || (call[i] == renew && post[i]);
+#endif
+		fi;
+		see(i, REPLY(i));
+		if
+		:: phase[i] == standby && write[WROTE(i)] != 0 && call[i] == take && holder[SEEN(i)] == NAME(i) &&
+			exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
+		:: else
+		fi;
+		hangUp(i); canon() }
+	/* A fault: a write is given up. It is lost, or its reply is, or it is still on its way. What became of it? Look. */
+	:: d_step { FAULT(REQUESTS) && call[i] != none ->
+		printf("%d: gives up a request\n", i);
+		faults--; stale[i] = 1; hangUp(i); canon() }
+	:: d_step { FAULT(REQUESTS) && under(i) && ghost[i] == none ->
+		printf("%d: gives up a request that is on its way\n", i);
+		faults--; stale[i] = 1; becomeGhost(i); hangUp(i); canon() }
+
+	/* A fault: the process crashes and starts again; a write that it had sent is lost, or goes on. */
+	:: d_step { FAULT(CRASHES) && looked[i] ->
+		printf("%d: crashes and starts again\n", i);
+		crash(i) }
+	:: d_step { FAULT(CRASHES) && looked[i] && under(i) && ghost[i] == none ->
+		printf("%d: crashes and starts again, its request on its way\n", i);
+		becomeGhost(i); crash(i) }
+
+	/* The watch: events arrive at any time. */
+	:: d_step { news[i] == changed ->
+		printf("%d: is told of a change\n", i);
+		see(i, NEWS(i)); watch(i); canon() }
+	:: d_step { news[i] == deleted ->
+		printf("%d: is told of the deletion\n", i);
+		gone(i, ver[NEWS(i)]); watch(i); canon() }
+	od
+}
+
+/* ---- Time ---- */
+
+/* may: what has to have happened before time goes on. The callback has returned within the stop budget of the deadline,
+   at which it is told (S2), and a request was given up. That costs a fault; with none left, replies come in time. */
+#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT))
+
+inline tick(i) {
+	if
+	:: write[WROTE(i)] != 0 && phase[i] != releasing && (phase[i] != standby || age[i] < RD(i)) -> age[i]++
+	:: else
+	fi;
+	if
+	:: patience[i] > 0 -> patience[i]--
+	:: else
+	fi;
+	if
+	:: call[i] != none -> called[i]++
+	:: else
+	fi
+}
+
+proctype Clock() {
+	do
+	:: d_step { may(0) && may(1) ->
+		printf("CLOCK: ticks\n");
+		tick(0); tick(1);
+		if
+		:: even < DRIFT -> even++
+		:: else
+		fi }
+	:: d_step { may(0) && may(1) && even >= DRIFT ->
+		printf("CLOCK: ticks, but that of 0 does not\n");
+		tick(1); even = 0 }
+#ifdef REACH
+	:: d_step { reached -> assert(false) }
+#endif
+	od
+}
+
+init {
+	atomic {
+		run Candidate(0); run Candidate(1);
+		run Server(0); run Server(1);
+		run Hand(); run Clock()
+	}
+}

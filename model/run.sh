@@ -1,0 +1,107 @@
+#!/bin/sh
+# Checks the model of the protocol (see README.md):
+#
+#   sh model/run.sh               everything; exit 0 if all is as it should be
+#   sh model/run.sh trail FLAG…   the shortest way to the error with these flags, step by step: … trail -DDROP_S1
+#
+# Every search is exhaustive: no bitstate hashing, no hash compaction, and one that ends early counts as failed.
+for tool in spin cc; do
+	command -v $tool >/dev/null || {
+		[ $tool = spin ] && echo "spin is not installed: apt-get install spin" || echo "a C compiler is not installed: apt-get install gcc"
+		exit 0
+	}
+done
+model=$(cd "$(dirname "$0")" && pwd)/elector.pml
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' INT TERM
+cd "$dir" || exit 1
+failed=0
+
+# build SEARCH FLAG…: makes ./pan. BFS finds the shortest way to an error; DFS needs less memory.
+build() {
+	search=$1
+	shift
+	rm -f pan* ./*.trail
+	spin -a "$@" "$model" >spin.out 2>&1 && cc -O3 -w -DSAFETY -DNOREDUCE -DMEMLIM=3800 $search -o pan pan.c || { cat spin.out; exit 1; }
+}
+
+# value PATTERN: the first word of what pan printed in the lines that match.
+value() { sed -n "s/$1/\1/p" pan.out | tail -1; }
+
+line() {
+	printf '%-58s %s %10s states, depth %6s, %4s s\n' "$1" "$2" "$(value '^ *\([0-9]*\) states, stored.*')" \
+		"$(value '.*depth reached \([0-9]*\).*')" "$(value '.*elapsed time \([0-9.]*\) seconds.*')"
+}
+
+# holds NAME FLAG…: the whole state space, and no error in it.
+holds() {
+	name=$1
+	shift
+	build "" "$@"
+	timeout 1200 ./pan -m3000000 -n -w25 >pan.out 2>&1
+	if [ $? = 0 ] && grep -q 'errors: 0' pan.out && ! grep -q -i -e 'search depth too small' -e 'out of memory' -e 'Search not completed' -e 'Bit statespace' pan.out; then
+		line "$name" holds
+	else
+		failed=1
+		line "$name" "NOT PROVEN"
+		cat pan.out
+	fi
+}
+
+# fails NAME FLAG…: an assertion is violated.
+fails() {
+	name=$1
+	shift
+	build -DBFS "$@"
+	timeout 300 ./pan -n -w24 >pan.out 2>&1
+	if grep -q 'assertion violated' pan.out; then
+		line "$name" found
+	else
+		failed=1
+		line "$name" "NOT FOUND"
+		cat pan.out
+	fi
+}
+
+if [ "$1" = trail ]; then
+	shift
+	build -DBFS "$@"
+	./pan -n -w24 >pan.out 2>&1
+	[ -f elector.pml.trail ] || { cat pan.out; exit 1; }
+	./pan -rS elector.pml.trail | grep -E '^([01]|API|HAND|CLOCK|pan:1): *' | sed 's/^pan:1: assertion.*/two at once (or reached)/'
+	exit 0
+fi
+
+echo "Never two callbacks at once:"
+holds "  no fault but late replies, late and lost events" -DFAULTS=0
+holds "  the same, both under one identity" -DFAULTS=0 -DSAME_NAME
+holds "  the same, LeaseDuration 4 and 3" -DFAULTS=0 -DLD1=3
+holds "  one deletion by an outside hand" -DFAULTS=1 -DKINDS=2
+holds "  one edit of the holder by an outside hand" -DFAULTS=1 -DKINDS=8
+holds "  one fault of a request, or a crash" -DFAULTS=1 -DKINDS=5
+
+echo "Without one of the rules, two at once:"
+fails "  S1: authority counts from the reply" -DDROP_S1 -DFAULTS=0
+fails "  S3: patience counts from the record's timestamp" -DDROP_S3 -DFAULTS=0
+fails "  S3: patience for the own duration, not the record's" -DDROP_S3_DURATION -DFAULTS=0 -DLD1=3
+fails "  S4: writes are not conditional" -DDROP_S4 -DKINDS=1
+fails "  S5: a Lease is ours by its holder string" -DDROP_S5
+fails "  S5: a win in doubt is led on without a further write" -DDROP_S5_ADOPT
+fails "  S6: a deleted Lease is free" -DDROP_S6
+fails "  S6: a late POST wins though another was seen since" -DDROP_S6_POST
+fails "  S8: release before the callback has returned" -DDROP_S8 -DFAULTS=0
+fails "  S8: release what is another's" -DDROP_S8_OURS -DKINDS=8
+
+echo "Beyond the promise, two at once:"
+fails "  a callback one tick slower than the stop budget" -DSTOP=2 -DFAULTS=0
+fails "  documented limit: who has never seen a deleted Lease" -DNEWCOMER
+
+echo "The model is not empty:"
+fails "  both lead, one after the other" -DREACH=1 -DFAULTS=0
+fails "  a write that was given up is applied" -DREACH=2 -DKINDS=1
+fails "  a leader puts a deleted Lease back" -DREACH=3
+fails "  a win in doubt is adopted, and led on" -DREACH=4 -DKINDS=1
+
+[ $failed = 0 ] && echo "All as it should be." || echo "NOT as it should be."
+exit $failed
