@@ -241,3 +241,20 @@ func TestACreateThatArrivesAfterAnothersLeaseWasSeenAndDeletedIsNoWin(t *testing
 		w.awaitLeader(40*time.Second, a)
 	})
 }
+
+// The reply to the last renewal is lost, and the release too. The candidate knows its own record when it comes back.
+func TestACandidateDoesNotWaitForItsOwnLastRecord(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(5 * time.Second)
+		transitions := *w.lease().Spec.LeaseTransitions
+		a.client.Partition(electortest.Inbound)
+		time.Sleep(40 * time.Second)
+		assert.Len(w, w.spans(), 1)
+		a.client.Partition(electortest.NoPartition)
+		w.awaitLeader(8 * time.Second)
+		assert.Greater(w, *w.lease().Spec.LeaseTransitions, transitions, "it is a new term")
+		assert.Zero(w, count(a.log(), "under this candidate's identity"))
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -34,14 +35,9 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, rest.DefaultKubernetesUserAgent()) + "/leader-election"
 	cfg.RateLimiter, cfg.QPS = nil, -1
 	cfg.Timeout = 0 // it would end the watch too; each attempt has a limit of its own
-	redial := func() {}
+	redial := func(time.Time) {}
 	if cfg.Transport == nil {
-		dial := cfg.Dial
-		if dial == nil {
-			dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-		}
-		dialer := connrotation.NewDialer(dial)
-		cfg.Dial, redial = dialer.DialContext, dialer.CloseAll
+		cfg.Dial, redial = redialling(cfg.Dial)
 	}
 	client, err := coordinationv1client.NewForConfig(cfg)
 	if err != nil {
@@ -53,6 +49,29 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 	}
 	e.redial = redial
 	return e, nil
+}
+
+// redialling returns a dial function, and one that closes the connections it has made, so that the next request opens
+// another. A connection that is younger than the request without an answer stays: it may only be slow, and the next
+// request may need all of the time that the handshake has taken.
+func redialling(dial connrotation.DialFunc) (connrotation.DialFunc, func(sent time.Time)) {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	dialer := connrotation.NewDialer(dial)
+	var last atomic.Pointer[time.Time] // when the youngest connection was made
+	dialNow := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if now := time.Now(); err == nil {
+			last.Store(&now)
+		}
+		return conn, err
+	}
+	return dialNow, func(sent time.Time) {
+		if made := last.Load(); made == nil || !made.After(sent) {
+			dialer.CloseAll()
+		}
+	}
 }
 
 // A call is one request under way.
@@ -232,7 +251,7 @@ func (c *candidate) conflicted(call *call, now time.Time) {
 func (c *candidate) failed(call *call, err error, now time.Time) {
 	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err) || errors.Is(err, errNoReply)
 	if unanswered {
-		c.redial() // the connection may be dead
+		c.redial(call.sent) // the connection may be dead
 	}
 	if call.do != look && (unanswered || c.own.phase == releasing) {
 		c.seen.stale = true // find out, before anything else, whether it was carried out
@@ -358,7 +377,9 @@ func (c *candidate) tend(now time.Time) time.Time {
 	w := &c.watch
 	switch {
 	case w.session != nil && !w.open && !now.Before(w.since.Add(c.renewDeadline/3)):
-		c.redial()
+		if c.call == nil { // otherwise that one tells whether the connection is dead
+			c.redial(w.since)
+		}
 		c.watchEnded(errNoReply, now)
 	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(c.opts.RetryPeriod)):
 		w.stop()

@@ -28,7 +28,7 @@ type Elector struct {
 	timing
 	opts    Options
 	leases  coordinationv1client.LeaseInterface
-	redial  func() // closes the client's connections, so that the next request opens new ones
+	redial  func(sent time.Time) // see NewForConfig; sent is when the request was that was not answered
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[leadership] // nil while standing by
@@ -51,7 +51,7 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline},
 		opts:   opts,
 		leases: leases.Leases(opts.Namespace),
-		redial: func() {},
+		redial: func(time.Time) {},
 	}
 	e.state.Store(&snapshot{})
 	return e, nil
@@ -158,7 +158,7 @@ func (c *candidate) close() {
 
 // standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
 func (c *candidate) standBy(ctx context.Context) bool {
-	c.own = tenure{sitOut: c.own.sitOut}
+	c.own = c.own.afterwards(c.seen, c.identity)
 	for ctx.Err() == nil {
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
@@ -390,7 +390,7 @@ func (c *candidate) fold(next observed) {
 
 // suspect reports a Lease that another process holds, or held, under this candidate's name.
 func (c *candidate) suspect(before observed) {
-	if c.seen.holder() != c.identity || c.own.owns(c.seen, c.identity) {
+	if c.seen.holder() != c.identity || c.own.owns(c.seen, c.identity) || len(c.own.past) > 0 {
 		return
 	}
 	switch renewed := before.holder() == c.identity && before.claim.renewed != c.seen.claim.renewed; {

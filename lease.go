@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -197,6 +198,7 @@ type tenure struct {
 	wrote   claim     // the last write known to have been applied; zero for none
 	sent    time.Time // just before that write was sent
 	doubt   []claim   // writes on the record as last seen that may or may not have been applied
+	past    []claim   // the last writes of a term that is over, as long as nothing else was seen since
 	sitOut  time.Time // after StepDown: leave it to others until then
 	version uint64    // the resourceVersion of wrote
 	adopted int       // writes in a row, all without a reply, on top of a win in doubt
@@ -220,26 +222,35 @@ const maxAdopted = 3
 
 // doubts reports whether c is a write of this candidate whose reply was lost.
 func (t tenure) doubts(c claim) bool {
-	for _, d := range t.doubt {
-		if sameWrite(c, d) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.doubt, func(d claim) bool { return sameWrite(c, d) })
 }
 
 // settle returns the tenure once a newer record was seen: a PUT on the record before can no longer be applied, and a
 // POST, which can if the newer record is deleted, would be no win any more (S6). So the only doubt that stays is about a
 // write that is now seen to have been applied.
 func (t tenure) settle(o observed) tenure {
-	var kept []claim
-	for _, d := range t.doubt {
-		if o.lease != nil && sameWrite(o.claim, d) {
-			kept = append(kept, d)
+	t.doubt, t.past = matching(t.doubt, o), matching(t.past, o)
+	return t
+}
+
+// matching returns those of the claims that are the record.
+func matching(claims []claim, o observed) (kept []claim) {
+	for _, c := range claims {
+		if o.lease != nil && sameWrite(o.claim, c) {
+			kept = append(kept, c)
 		}
 	}
-	t.doubt = kept
-	return t
+	return kept
+}
+
+// afterwards returns the tenure with which a candidate stands by after a term. It remembers what it wrote: while nothing
+// else is seen, nobody else has led, and its own callback has returned.
+func (t tenure) afterwards(o observed, identity string) tenure {
+	next := tenure{sitOut: t.sitOut}
+	if t.owns(o, identity) && t.wrote.holder != "" {
+		next.past = append(t.doubt, t.wrote)
+	}
+	return next
 }
 
 // verb is what there is to do.
@@ -293,6 +304,8 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	case o.lease != nil && o.claim.holder == c.identity && t.owns(o, c.identity) && t.adopted < maxAdopted:
 		// Our own write, but its reply was lost or came too late to lead on. One more makes it certain (S5).
 		return decision{do: take}
+	case len(matching(t.past, o)) > 0 && o.claim.holder == c.identity:
+		return decision{do: take, at: t.sitOut} // its own last record, and its term is over: no need to wait for itself
 	}
 	return decision{do: take, at: latest(o.expires, t.sitOut)}
 }

@@ -156,6 +156,11 @@ func TestDecisions(t *testing.T) {
 		"a record with our name that we did not write is somebody else's (S5)": {
 			{does: "see", see: &mine, want: waits(15 * s)},
 		},
+		"its own last record does not hold up a candidate whose term is over": {
+			{does: "see", see: &mine, tell: func(_ *observed, t *tenure) { t.past = []claim{claimOf(mine.lease())} }, want: now(take)},
+			{at: 1 * s, does: "after StepDown", tell: func(_ *observed, t *tenure) { t.sitOut = at(9 * s) }, want: waits(9 * s)},
+			{at: 2 * s, does: "somebody else's", see: &mineRenewed, want: waits(17 * s)},
+		},
 		"a win whose reply was lost is confirmed before it counts (S5)": {
 			{does: "see", see: &released, want: now(take)},
 			{does: "no reply", tell: doubting(mine), want: now(take)},

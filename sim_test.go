@@ -38,7 +38,7 @@ func TestSimulation(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}, rates: map[string]float64{}}
+				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}, rates: map[string]float64{}, forged: map[string]bool{}}
 				defer s.report(seed)
 				s.play(time.Duration(*simHours * float64(time.Hour)))
 			})
@@ -53,6 +53,7 @@ type simulation struct {
 	actors []*actor   // every replica that ever joined; likewise
 	size   int        // how many are to be alive
 
+	forged      map[string]bool             // identities that were put into the Lease by hand
 	twins       bool                        // whether two replicas may share an identity
 	fastest     float64                     // the rate of the fastest clock, 1 if all run alike
 	rates       map[string]float64          // of the clock of each identity
@@ -640,7 +641,8 @@ func (s *simulation) stepDown(a *actor) string {
 // or to the term are not part of the promise.
 func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
-		if a.el.Leader() != holder(present) {
+		// A name that was once put in by hand does not tell whether the actor has seen a record of that holder's own.
+		if a.el.Leader() != holder(present) || s.forged[holder(present)] {
 			return true
 		}
 	}
@@ -664,6 +666,7 @@ func (s *simulation) edit() string {
 		what = "holder"
 	case 2:
 		l.Spec.HolderIdentity = new(s.victim().identity)
+		s.forged[*l.Spec.HolderIdentity] = true
 		what = "holder " + *l.Spec.HolderIdentity
 	case 3:
 		l.Spec.HolderIdentity = new("")

@@ -80,8 +80,11 @@ func (l *ledger) summary(f figure, who electorKind) (median, worst float64, n in
 	return samples[len(samples)/2], samples[len(samples)-1], len(samples)
 }
 
-// table is the text that goes to the reader.
+// table is the text that goes to the reader, "" if nothing was measured.
 func (l *ledger) table() string {
+	if len(l.samples) == 0 {
+		return ""
+	}
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 1, ' ', tabwriter.Debug)
 	fmt.Fprintf(w, "\nfigure \t elector \t client-go \n")

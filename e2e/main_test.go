@@ -3,6 +3,10 @@
 //
 //	go -C e2e test -count=1 -v ./...
 //
+// What disturbs the servers and takes long is left for a run of its own, which prints a table too:
+//
+//	go -C e2e test -count=1 -v -timeout 15m -run Chaos . -chaos
+//
 // The servers are built from their Go modules, which takes some minutes the first time; package cluster tells more.
 package e2e
 
@@ -68,6 +72,6 @@ func run(m *testing.M) (code int, err error) {
 	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
 
 	code = m.Run()
-	fmt.Print(figures.table())
+	fmt.Print(figures.table(), chaosFigures.table())
 	return code, nil
 }

@@ -148,11 +148,11 @@ func newProxy(t *testing.T) *proxy.Proxy {
 
 // startThrough adds a replica that reaches the API server through p. The server's certificate is for the address of
 // loopback, whatever the port, so it is verified as ever.
-func (f *fleet) startThrough(p *proxy.Proxy, kind electorKind) *replica {
+func (f *fleet) startThrough(p *proxy.Proxy, kind electorKind, flags ...string) *replica {
 	f.t.Helper()
 	cfg := shared.cluster.UserConfig(operator)
 	cfg.Host = "https://" + p.Addr()
-	return f.startWith(cfg, kind)
+	return f.startWith(cfg, kind, flags...)
 }
 
 // silence silences the connections, of which there must be some, and returns the time just before.

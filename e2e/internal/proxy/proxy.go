@@ -1,13 +1,14 @@
-// Package proxy stands between a client and a server on loopback and makes their connections fail in the way that is
-// hardest to notice: without a word.
+// Package proxy stands between a client and a server on loopback and makes their connections fail in the ways that are
+// hardest to notice: without a word, with replies that never come, or just slowly.
 package proxy
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Proxy forwards TCP connections to one server. Start makes one; its methods may be called from any goroutine.
@@ -15,9 +16,11 @@ type Proxy struct {
 	listener net.Listener
 	server   string
 	running  sync.WaitGroup
+	delay    atomic.Int64 // nanoseconds
 
 	mu     sync.Mutex // guards the fields below
 	links  map[*link]struct{}
+	deaf   bool // new connections are deaf
 	closed bool
 }
 
@@ -40,6 +43,28 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 func (p *Proxy) Silence() int {
 	return p.count(func(l *link) bool { return l.silent.CompareAndSwap(false, true) })
 }
+
+// DropReplies makes the connections that are open now deaf for good, and returns how many they are: what the client
+// sends arrives, but whatever the server sends is swallowed. If newToo is set, so are connections made before Reset.
+func (p *Proxy) DropReplies(newToo bool) int {
+	p.mu.Lock()
+	p.deaf = newToo
+	p.mu.Unlock()
+	return p.count(func(l *link) bool { return l.deaf.CompareAndSwap(false, true) })
+}
+
+// Reset closes all connections, which both sides are told, and ends DropReplies for new ones.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = false
+	for l := range p.links {
+		l.close()
+	}
+}
+
+// SetDelay has everything that is sent from now on, in either direction, arrive that much later.
+func (p *Proxy) SetDelay(d time.Duration) { p.delay.Store(int64(d)) }
 
 // Open is how many connections are open and not silent.
 func (p *Proxy) Open() int { return p.count(func(l *link) bool { return !l.silent.Load() }) }
@@ -93,13 +118,14 @@ func (p *Proxy) serve(client net.Conn) {
 		p.mu.Unlock()
 		return
 	}
+	l.deaf.Store(p.deaf)
 	p.links[l] = struct{}{}
 	p.mu.Unlock()
 	defer p.forget(l)
 
 	var both sync.WaitGroup
-	both.Go(func() { l.carry(l.server, l.client) })
-	both.Go(func() { l.carry(l.client, l.server) })
+	both.Go(func() { l.carry(l.server, p.read(l.client), l.silent.Load) })
+	both.Go(func() { l.carry(l.client, p.read(l.server), func() bool { return l.silent.Load() || l.deaf.Load() }) })
 	both.Wait()
 }
 
@@ -109,35 +135,55 @@ func (p *Proxy) forget(l *link) {
 	delete(p.links, l)
 }
 
+// A chunk is what was read at once and when it is to arrive. Without data it is the end.
+type chunk struct {
+	data []byte
+	due  time.Time
+}
+
+// read reads until the end, however slowly the chunks are taken.
+func (p *Proxy) read(from *net.TCPConn) <-chan chunk {
+	chunks := make(chan chunk, 1<<10)
+	p.running.Go(func() {
+		defer close(chunks)
+		for buf := make([]byte, 32<<10); ; {
+			n, err := from.Read(buf)
+			due := time.Now().Add(time.Duration(p.delay.Load()))
+			if n > 0 {
+				chunks <- chunk{bytes.Clone(buf[:n]), due}
+			}
+			if err != nil { // an error of a connection is its end
+				chunks <- chunk{due: due}
+				return
+			}
+		}
+	})
+	return chunks
+}
+
 // A link is one connection: the client's to the proxy and the proxy's to the server.
 type link struct {
 	client, server *net.TCPConn
-	silent         atomic.Bool
+	silent, deaf   atomic.Bool
 }
 
-// carry passes on what arrives, and at last the end, while the link is not silent. When it is, it goes on reading, so
-// that the sender's machine gets its acknowledgements and sees nothing wrong.
-func (l *link) carry(to, from *net.TCPConn) {
-	_, _ = io.Copy(unlessSilent{l, to}, from) // an error of a connection is its end
-	if !l.silent.Load() {
-		_ = to.CloseWrite()
+// carry passes on the chunks when they are due, the end among them, unless they are to be swallowed. It takes them all
+// in any case, so that the sender's machine gets its acknowledgements and sees nothing wrong.
+func (l *link) carry(to *net.TCPConn, chunks <-chan chunk, swallow func() bool) {
+	for c := range chunks {
+		time.Sleep(time.Until(c.due))
+		if swallow() {
+			continue
+		}
+		if c.data == nil {
+			_ = to.CloseWrite()
+		} else if _, err := to.Write(c.data); err != nil {
+			l.close()
+		}
 	}
 }
 
 func (l *link) close() {
 	l.client.Close()
 	l.server.Close()
-}
-
-// unlessSilent is a side of the link to write to.
-type unlessSilent struct {
-	*link
-	to io.Writer
-}
-
-func (w unlessSilent) Write(p []byte) (int, error) {
-	if w.silent.Load() {
-		return len(p), nil
-	}
-	return w.to.Write(p)
 }

@@ -66,6 +66,60 @@ func TestTheEndOfASilentConnectionIsNotTold(t *testing.T) {
 	}
 }
 
+func TestADeafConnectionStillCarriesWhatTheClientSends(t *testing.T) {
+	p, server := start(t)
+	client, served := connect(t, p, server)
+	require.Equal(t, 1, p.DropReplies(false))
+	requireArrives(t, client, served)
+	_, err := served.Write([]byte("reply"))
+	require.NoError(t, err)
+	requireNothing(t, client)
+
+	again, servedAgain := connect(t, p, server)
+	requireArrives(t, servedAgain, again)
+}
+
+func TestUntilAResetNewConnectionsAreDeafToo(t *testing.T) {
+	p, server := start(t)
+	require.Zero(t, p.DropReplies(true))
+	client, served := connect(t, p, server)
+	_, err := served.Write([]byte("reply"))
+	require.NoError(t, err)
+	requireNothing(t, client)
+
+	p.Reset()
+	for _, c := range []net.Conn{client, served} {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
+		_, err := c.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "both are told")
+	}
+	again, servedAgain := connect(t, p, server)
+	requireArrives(t, servedAgain, again)
+}
+
+func TestADelayHoldsBackWhatIsSentInOrderAndTheEnd(t *testing.T) {
+	const delay = 200 * time.Millisecond
+	p, server := start(t)
+	client, served := connect(t, p, server)
+	p.SetDelay(delay)
+	sent := time.Now()
+	for i := range 100 {
+		_, err := client.Write([]byte{byte(i)})
+		require.NoError(t, err)
+	}
+	require.NoError(t, client.Close())
+	got, err := io.ReadAll(served)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(sent), delay)
+	require.Len(t, got, 100)
+	for i, b := range got {
+		require.EqualValues(t, i, b)
+	}
+	require.NoError(t, served.Close())
+	require.Eventually(t, func() bool { return p.Open() == 0 }, 5*time.Second, time.Millisecond)
+}
+
 func TestWithoutAServerConnectionsEnd(t *testing.T) {
 	p, server := start(t)
 	require.NoError(t, server.Close())
