@@ -37,7 +37,7 @@ var chaosCases = []chaosCase{
 	{name: "open connections go dead", breaks: (*scene).silence, keeps: true},
 	{name: "200 ms more each way", breaks: delayed(200 * time.Millisecond), keeps: true},
 	{name: "1 s more each way", breaks: delayed(time.Second), bound: 40 * time.Second},
-	{name: "1 s more each way, connections closed once", breaks: delayedAndClosed(time.Second), bound: time.Minute},
+	{name: "1 s more each way, connections closed once", breaks: delayedAndClosed(time.Second), keeps: true},
 	{name: "replies on open connections dropped", breaks: (*scene).dropReplies, keeps: true},
 	{name: "all replies dropped for 6 s, then closed", breaks: allRepliesDropped(6 * time.Second), keeps: true},
 	{name: "all replies dropped for 14 s, then closed", breaks: allRepliesDropped(14 * time.Second), bound: time.Minute},
