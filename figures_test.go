@@ -3,6 +3,7 @@ package elector_test
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -110,25 +111,32 @@ func requests(join joiner, replicas int) func(w *world) load {
 	}
 }
 
-// survives returns the longest outage, to a tenth of a second, that costs no term whenever it begins.
-func survives(join joiner, cut, heal func(c *electortest.Client)) func(w *world) time.Duration {
-	return func(w *world) (longest time.Duration) {
+// survives reports whether an outage costs no term, at whatever moment it begins.
+func survives(join joiner, cut, heal func(c *electortest.Client), outage time.Duration) func(w *world) bool {
+	return func(w *world) bool {
 		a := join(w, "a")
 		w.awaitLeader(time.Minute)
-		for outage := 100 * time.Millisecond; ; outage += 100 * time.Millisecond {
-			for i := range 12 {
-				time.Sleep(20*time.Second + time.Duration(i)*311*time.Millisecond)
-				cut(a.client)
-				time.Sleep(outage)
-				heal(a.client)
-				time.Sleep(5 * time.Second)
-				if len(w.spans()) > 1 || w.leader() == nil {
-					return longest
-				}
+		for i := range 12 {
+			time.Sleep(20*time.Second + time.Duration(i)*311*time.Millisecond)
+			cut(a.client)
+			time.Sleep(outage)
+			heal(a.client)
+			time.Sleep(5 * time.Second)
+			if len(w.spans()) > 1 || w.leader() == nil {
+				return false
 			}
-			longest = outage
 		}
+		return true
 	}
+}
+
+// longest returns the longest outage, to a tenth of a second, that costs no term.
+func longest(t *testing.T, join joiner, cut, heal func(c *electortest.Client)) time.Duration {
+	const step = 100 * time.Millisecond
+	n := sort.Search(150, func(i int) bool {
+		return !measure(t, true, survives(join, cut, heal, time.Duration(i+1)*step))
+	})
+	return time.Duration(n) * step
 }
 
 func median(d []time.Duration) time.Duration { return d[len(d)/2] }
@@ -144,12 +152,12 @@ func TestFigures(t *testing.T) {
 	thirty, theirThirty := measure(t, false, requests(ours, 30)), measure(t, true, requests(clientGo, 30))
 	silence := func(c *electortest.Client) { c.Partition(electortest.Both) }
 	answers := func(c *electortest.Client) { c.Partition(electortest.NoPartition) }
-	outage, theirOutage := measure(t, false, survives(ours, silence, answers)), measure(t, true, survives(clientGo, silence, answers))
+	outage, theirOutage := longest(t, ours, silence, answers), longest(t, clientGo, silence, answers)
 	failing := func(c *electortest.Client) {
 		c.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: electortest.Unavailable()} })
 	}
 	well := func(c *electortest.Client) { c.Intercept(nil) }
-	errs, theirErrs := measure(t, false, survives(ours, failing, well)), measure(t, true, survives(clientGo, failing, well))
+	errs, theirErrs := longest(t, ours, failing, well), longest(t, clientGo, failing, well)
 
 	ms, sec := time.Millisecond, func(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
 	t.Logf("%-50s %12s %12s", "figure (virtual time, round trip 4 ms)", "elector", "client-go")

@@ -597,7 +597,7 @@ func TestAClientThatEditsLabelsTenTimesASecondNeitherCostsTheTermNorLosesItsLabe
 		w.awaitLeader(time.Second)
 		w.join("b")
 		lost := 0
-		for i := range 3000 {
+		for i := range 1200 {
 			time.Sleep(100 * time.Millisecond)
 			key := "l" + string(rune('a'+i%26))
 			l := w.lease()
@@ -873,6 +873,7 @@ func TestAStandbyWaitsForItsWatchToExplainARefusalBeforeItAsks(t *testing.T) {
 		})
 		b.client.SilenceWatches(true)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		assert.Greater(w, asked.Sub(wrote), 2*time.Second)
 		w.oneTerm()
 	})
