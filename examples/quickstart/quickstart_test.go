@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,12 +30,30 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// A screen is what a process has printed so far.
+type screen struct {
+	mu      sync.Mutex
+	printed bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.printed.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.printed.String()
+}
+
 // program is the program as a process, on a machine that is no pod.
-func program(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+func program(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr *screen) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd, stdout, stderr = exec.CommandContext(t.Context(), self, args...), &bytes.Buffer{}, &bytes.Buffer{}
+	cmd, stdout, stderr = exec.CommandContext(t.Context(), self, args...), &screen{}, &screen{}
 	cmd.Env = append(os.Environ(), asProgram+"=1", "KUBERNETES_SERVICE_HOST=")
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	return cmd, stdout, stderr
@@ -78,7 +97,7 @@ func TestAnInterruptEndsTheProgramCleanly(t *testing.T) {
 	t.Parallel()
 	cmd, stdout, stderr := program(t)
 	require.NoError(t, cmd.Start())
-	time.Sleep(time.Second) // one leads by now
+	require.Eventually(t, func() bool { return strings.Contains(stdout.String(), "LEADS") }, 20*time.Second, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	told := time.Now()
 	err := cmd.Wait()
