@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . examples figures e2e
 
-.PHONY: test quick e2e chaos lint sim mutants figures model
+.PHONY: test quick e2e chaos bench lint sim mutants figures model
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
 test:
@@ -19,6 +19,10 @@ quick:
 # Replicas as processes against a real kube-apiserver and etcd, beside client-go's elector. -v shows the figures.
 e2e:
 	go -C e2e test -race -count=1 -v -timeout 60m ./...
+
+# One table of costs and figures beside client-go's elector, in virtual time but for the costs.
+bench:
+	go test -run '^TestBenchmarks$$' -v . -bench.table
 
 # What happens to processes, connections and servers in the worst case, beside client-go's elector.
 chaos:

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/elector-go/elector/electortest"
@@ -32,9 +31,9 @@ func measure[T any](t *testing.T, lenient bool, f func(w *world) T) (result T) {
 	return result
 }
 
-// handOvers stops the leader of three replicas again and again, at different moments, and returns the gaps without a
-// leader.
-func handOvers(join joiner, times int) func(w *world) []time.Duration {
+// again ends the leader of three replicas again and again, at different moments, and returns how long after the time
+// that end returns the next one led, in order of length.
+func again(join joiner, times int, end func(w *world, l *replica) time.Time) func(w *world) []time.Duration {
 	return func(w *world) (gaps []time.Duration) {
 		for _, who := range []string{"a", "b", "c"} {
 			join(w, who)
@@ -42,12 +41,9 @@ func handOvers(join joiner, times int) func(w *world) []time.Duration {
 		for i := range times {
 			l := w.awaitLeader(time.Minute)
 			time.Sleep(20*time.Second + time.Duration(i)*317*time.Millisecond)
-			l.stop()
-			<-l.done
-			next := w.awaitLeader(time.Minute, l)
-			all := w.spans()
-			gaps = append(gaps, all[len(all)-1].begin.Sub(all[len(all)-2].end))
-			require.NotSame(w, l, next)
+			since := end(w, l)
+			w.awaitLeader(time.Minute, l)
+			gaps = append(gaps, w.last().begin.Sub(since))
 			join(w, fmt.Sprintf("%s%d", l.name[:1], i))
 		}
 		slices.Sort(gaps)
@@ -55,24 +51,27 @@ func handOvers(join joiner, times int) func(w *world) []time.Duration {
 	}
 }
 
-// takeovers crashes the leader again and again and returns the times from its last renewal to the next leader.
+// handOvers stops leaders cleanly and returns the gaps from the end of one callback to the beginning of the next.
+func handOvers(join joiner, times int) func(w *world) []time.Duration {
+	return again(join, times, func(w *world, l *replica) (ended time.Time) {
+		l.stop()
+		<-l.done
+		for _, s := range w.spans() {
+			if s.who == l.name {
+				ended = s.end
+			}
+		}
+		return ended
+	})
+}
+
+// takeovers crashes leaders and returns the times from the last renewal to the next leader.
 func takeovers(join joiner, times int) func(w *world) []time.Duration {
-	return func(w *world) (gaps []time.Duration) {
-		for _, who := range []string{"a", "b", "c"} {
-			join(w, who)
-		}
-		for i := range times {
-			l := w.awaitLeader(time.Minute)
-			time.Sleep(20*time.Second + time.Duration(i)*317*time.Millisecond)
-			renewed := w.lease().Spec.RenewTime.Time
-			l.crash()
-			w.awaitLeader(time.Minute, l)
-			gaps = append(gaps, w.last().begin.Sub(renewed))
-			join(w, fmt.Sprintf("%s%d", l.name[:1], i))
-		}
-		slices.Sort(gaps)
-		return gaps
-	}
+	return again(join, times, func(w *world, l *replica) time.Time {
+		renewed := w.lease().Spec.RenewTime.Time
+		l.crash()
+		return renewed
+	})
 }
 
 // actsOn returns how long a leader goes on after another name was written into the Lease.
