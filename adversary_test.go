@@ -108,8 +108,8 @@ func TestACandidateThatNeverHearsRepliesToItsWritesDoesNotKeepTheLeaseFromOthers
 			return electortest.Fault{LoseReply: r.Lease != nil}
 		})
 		time.Sleep(time.Second)
-		w.join("c")
-		w.awaitLeader(2 * time.Minute)
+		c := w.join("c")
+		assert.Same(w, c, w.awaitLeader(45*time.Second))
 	})
 }
 

@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// spread is what standbys scatter their writes over when a Lease falls free (L4).
-	spread = 5 * time.Millisecond
+	// spread is what standbys scatter their writes over when a Lease falls free (L4). Twice as much would halve the
+	// writes of a thousand standbys again, and cost a single one 5 ms more.
+	spread = 10 * time.Millisecond
 
 	// pulse is how often a leader looks at its clocks, so that it soon notices that its machine was suspended (S2).
 	pulse = time.Second
@@ -363,6 +364,9 @@ func (c *candidate) fold(next observed) {
 	}
 	c.own = c.own.settle(next)
 	c.jitter = rand.N(spread)
+	if c.own.adopted >= maxAdopted {
+		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
+	}
 	if c.own.phase == standingBy {
 		c.notBefore = time.Time{}
 		c.suspect(before)

@@ -830,8 +830,8 @@ func TestStandbysSpreadTheirWritesAndStandBackWhenTheySeeAnothersWin(t *testing.
 		writes := sent()
 		spread := writes[len(writes)-1].Sub(writes[0])
 		assert.Greater(w, spread, 500*time.Microsecond)
-		assert.Less(w, spread, 5*time.Millisecond)
-		assert.Less(w, len(writes), 60, "the win is seen 1.5 ms after the first write, out of 5 ms")
+		assert.Less(w, spread, 10*time.Millisecond)
+		assert.Less(w, len(writes), 40, "the win is seen 1.5 ms after the first write, out of 10 ms")
 	})
 }
 
