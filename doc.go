@@ -58,7 +58,9 @@
 // A deleted Lease binds everybody who has seen it until it would have expired, and its leader puts it back at once. A
 // candidate that has not seen the Lease that was deleted, because it starts only then or was cut off, cannot know: in
 // the moment before the Lease is back, or while the leader is cut off, it may win. A leader that sees this stops at
-// once, but beside it. Do not delete the Lease of a running program; use [Elector.StepDown].
+// once, but beside it. (While candidates differ in LeaseDuration, as in a rolling change of it, that goes also for one
+// that has missed the present holder's record, and knows only of shorter ones.) Do not delete the Lease of a running
+// program; use [Elector.StepDown].
 //
 // A hand that writes just what a release looks like (no holder, for one second, with a new renewTime) releases the
 // Lease, whoever leads. Blanking out the holder, or changing the duration, does not.

@@ -641,7 +641,8 @@ func (s *simulation) stepDown(a *actor) string {
 // or to the term are not part of the promise.
 func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
-		// A name that was once put in by hand does not tell whether the actor has seen a record of that holder's own.
+		// Of a name that was put in by hand, or beside a duration that was, it cannot be told whether the actor has seen
+		// a record of that holder's own.
 		if a.el.Leader() != holder(present) || s.forged[holder(present)] {
 			return true
 		}
@@ -674,6 +675,7 @@ func (s *simulation) edit() string {
 	case 4:
 		l.Spec.LeaseDurationSeconds = new(int32(1 + s.rng.IntN(40)))
 		s.noJoinUntil = time.Now().Add(40 * time.Second)
+		s.forged[holder(l)] = true
 		what = fmt.Sprintf("duration %d", *l.Spec.LeaseDurationSeconds)
 	}
 	s.cutOff()
