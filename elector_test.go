@@ -331,7 +331,15 @@ func panicWhileLeading(t *testing.T) {
 }
 
 //go:noinline
-func explode() { panic("deep trouble") }
+func explode() { panic(trouble{}) }
+
+// trouble takes a while to be printed, in a process that is about to crash: time in which nothing may be released.
+type trouble struct{}
+
+func (trouble) Error() string {
+	time.Sleep(300 * time.Millisecond)
+	return "deep trouble"
+}
 
 func TestASecondConcurrentRunIsRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
