@@ -267,7 +267,7 @@ func TestACallbackThatIgnoresItsContextIsReportedAndNeverJoinedByAnother(t *test
 		assert.NoError(w, r.el.Check(nil), "within the stop budget all is well")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.Len(w, overran, 1)
+		require.Len(w, overran, 1)
 		assert.Less(w, overran[0].Sub(r.el.Status().LastRenewal), 15*time.Second, "before the lease ends")
 		assert.ErrorContains(w, r.el.Check(nil), "overruns its lease")
 
