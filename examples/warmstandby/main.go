@@ -1,0 +1,92 @@
+// Warmstandby is an operator whose manager runs in every replica, with its caches and servers; only its controllers
+// wait for leadership. They stop when it is lost, and start again when it is won again, in the same process.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net/http"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/examples/internal/checksum"
+	"github.com/elector-go/elector/examples/warmstandby/term"
+)
+
+func main() {
+	health := flag.String("health-probe-bind-address", ":8081", "where to serve /healthz and /readyz")
+	metrics := flag.String("metrics-bind-address", ":8080", "where to serve /metrics")
+	klog.InitFlags(nil)
+	flag.Parse()
+	ctrl.SetLogger(klog.Background())
+	if err := run(ctrl.SetupSignalHandler(), *health, *metrics); err != nil {
+		klog.ErrorS(err, "Exit")
+		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
+	}
+}
+
+func run(ctx context.Context, health, metrics string) error {
+	// In a pod its service account and namespace, elsewhere those of $KUBECONFIG.
+	kube := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil)
+	cfg, err := kube.ClientConfig()
+	if err != nil {
+		return err
+	}
+	namespace, _, err := kube.Namespace()
+	if err != nil {
+		return err
+	}
+
+	wait := time.Duration(-1) // for ever: the manager stops the elector first, and that waits for the controllers
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		GracefulShutdownTimeout: &wait,
+		Cache:                   checksum.CacheOptions(namespace),
+		HealthProbeBindAddress:  health,
+		Metrics:                 server.Options{BindAddress: metrics},
+	})
+	if err != nil {
+		return err
+	}
+	el, err := elector.NewForConfig(cfg, elector.Options{
+		Namespace: namespace,
+		Name:      "checksum",
+		Run:       func(ctx context.Context) error { return term.Run(ctx, mgr, setupControllers) },
+		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
+	})
+	if err != nil {
+		return err
+	}
+	// An informer that is asked for before Start is synced when the elector starts: who campaigns is warm.
+	configMaps, err := mgr.GetCache().GetInformer(ctx, &corev1.ConfigMap{})
+	if err != nil {
+		return err
+	}
+	ready := func(*http.Request) error { // it does not depend on leading: see the README
+		if !configMaps.HasSynced() {
+			return errors.New("the cache of ConfigMaps is not synced yet")
+		}
+		return nil
+	}
+	err = errors.Join(
+		mgr.Add(term.EveryReplica(el.Run)),
+		mgr.AddHealthzCheck("elector", el.Check),
+		mgr.AddReadyzCheck("caches", ready),
+	)
+	if err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// setupControllers sets up the controllers for one term, as for a manager of their own.
+func setupControllers(mgr ctrl.Manager) error {
+	return (&checksum.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr)
+}
