@@ -179,6 +179,7 @@ func (c *candidate) settle(r reply) {
 	if r.err == nil && r.lease == nil {
 		r.err = errors.New("the client returned neither a Lease nor an error")
 	}
+	c.opts.Metrics.Request(c.lease, call.verb, r.err)
 	if call.do == look {
 		c.pollAt = now.Add(c.opts.RetryPeriod + rand.N(c.opts.RetryPeriod/5+1))
 	}
@@ -210,6 +211,7 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 		c.fold(c.seen.see(lease, call.sent, now))
 		return
 	}
+	left := max(c.renewDeadline-age(c.own.sent, now), 0)
 	c.own.wrote, c.own.sent, c.own.version, c.own.doubt = claimOf(lease), call.sent, versionOf(lease), nil
 	c.own.adopted, c.conflicts = 0, 0
 	c.fold(c.seen.see(lease, call.sent, now))
@@ -220,6 +222,7 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 	c.lastRenewal = call.sent
 	if c.leader != nil {
 		c.leader.renewed(call.sent)
+		c.opts.Metrics.Renewed(c.lease, now.Sub(call.sent), left)
 	}
 }
 
@@ -306,6 +309,7 @@ func kind(err error) string {
 func (c *candidate) abandon() {
 	call := c.call
 	c.drop()
+	c.opts.Metrics.Request(c.lease, call.verb, errNoReply)
 	c.failed(call, errNoReply, time.Now())
 }
 
@@ -453,6 +457,7 @@ func (c *candidate) notice(ev watchEvent) {
 	case ev.ended != nil:
 		c.watchEnded(ev.ended, now)
 	case ev.opened:
+		c.opts.Metrics.Request(c.lease, "watch", nil)
 		if w.fails > 0 {
 			c.log.Info("The watch works again")
 		}
@@ -477,6 +482,9 @@ func (c *candidate) notice(ev watchEvent) {
 // minute. Meanwhile the candidate polls (L1).
 func (c *candidate) watchEnded(err error, now time.Time) {
 	w := &c.watch
+	if !w.open {
+		c.opts.Metrics.Request(c.lease, "watch", err)
+	}
 	if !c.pollAt.After(now) {
 		c.pollAt = now.Add(rand.N(c.opts.RetryPeriod)) // not all candidates at once
 	}

@@ -10,6 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/klog/v2"
 )
@@ -28,6 +32,7 @@ const (
 type Elector struct {
 	timing
 	opts    Options
+	lease   types.NamespacedName
 	leases  coordinationv1client.LeaseInterface
 	redial  func(sent time.Time) // see NewForConfig; sent is when the request was that was not answered
 	running atomic.Bool
@@ -51,6 +56,7 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 	e := &Elector{
 		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline},
 		opts:   opts,
+		lease:  types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 		leases: leases.Leases(opts.Namespace),
 		redial: func(time.Time) {},
 	}
@@ -77,6 +83,7 @@ func (e *Elector) Run(ctx context.Context) error {
 	defer e.running.Store(false)
 	c := newCandidate(e, ctx)
 	defer c.close()
+	e.opts.Metrics.Term(e.lease, Term{})
 	for {
 		if !c.standBy(ctx) {
 			return nil
@@ -125,9 +132,11 @@ type candidate struct {
 	failures  int           // requests failed in a row
 	conflicts int           // writes refused as conflicts since one was applied
 
-	news         announcer
+	news         announcer // of OnNewLeader
+	events       announcer // of Events
 	announced    string
-	suspected    int64 // acquireTime of the record reported by suspect
+	heldUntil    time.Time // when another's hold on the Lease was last seen: its last renewal, or its release
+	suspected    int64     // acquireTime of the record reported by suspect
 	lastRenewal  time.Time
 	loggedError  string
 	lastError    error
@@ -139,9 +148,8 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context) *candidate {
 	return &candidate{
 		Elector: e,
-		log:     klog.FromContext(ctx).WithValues("lease", e.opts.Namespace+"/"+e.opts.Name, "identity", e.identity),
+		log:     klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity),
 		ctx:     context.WithoutCancel(ctx),
-		news:    announcer{call: e.opts.OnNewLeader},
 		timer:   time.NewTimer(0),
 	}
 }
@@ -155,6 +163,7 @@ func (c *candidate) close() {
 	}
 	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.lastError})
 	c.news.wait()
+	c.events.wait()
 }
 
 // standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
@@ -212,11 +221,10 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 	c.own.phase, c.own.sitOut = leading, time.Time{}
 	l := &leadership{
 		log:      c.log.WithValues("term", c.own.version),
-		overrun:  c.opts.OnOverrun,
 		asked:    make(chan struct{}),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
-		term:     Term{&term{timing: c.timing, token: c.own.version}},
+		term:     newTerm(c.Elector, c.own.version, c.own.sent),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithValue(ctx, termKey{}, l.term))
 	l.start(c.own.sent)
@@ -224,6 +232,11 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 	c.current.Store(l)
 	c.publish(time.Now())
 	l.log.Info("Became leader")
+	c.opts.Metrics.Term(c.lease, l.term)
+	if !c.heldUntil.IsZero() {
+		c.opts.Metrics.HandedOver(c.lease, time.Since(c.heldUntil))
+	}
+	c.record(corev1.EventTypeNormal, "became leader")
 	go l.run(c.opts.Run)
 	return l
 }
@@ -236,6 +249,48 @@ func (c *candidate) becomeDraining(l *leadership) {
 		msg = "The callback was told to stop; the lease is kept until it has returned"
 	}
 	l.log.Info(msg, "reason", context.Cause(l.ctx).Error(), "leader", c.seen.holder())
+	if !l.term.Valid() {
+		c.tellEnd(l, context.Cause(l.ctx))
+	}
+}
+
+// tellEnd says once why a term has ended: as soon as it is lost, or else when the callback has returned.
+func (c *candidate) tellEnd(l *leadership, cause error) {
+	if l.told {
+		return
+	}
+	l.told = true
+	var lost *LostError
+	switch {
+	case errors.As(cause, &lost):
+		c.opts.Metrics.Lost(c.lease, lost.Reason)
+		eventType := corev1.EventTypeWarning
+		if lost.Reason == ReasonSteppedDown {
+			eventType = corev1.EventTypeNormal
+		}
+		c.record(eventType, "stopped leading: "+lost.why())
+	case cause != nil:
+		c.record(corev1.EventTypeNormal, "stopped leading: told to stop")
+	case l.result != nil:
+		c.record(corev1.EventTypeWarning, "stopped leading: the callback failed: "+l.result.Error())
+	default:
+		c.record(corev1.EventTypeNormal, "stopped leading: the callback returned")
+	}
+}
+
+// record makes a Kubernetes Event on the Lease, beside the election.
+func (c *candidate) record(eventType, what string) {
+	if c.opts.Events == nil {
+		return
+	}
+	about := &coordinationv1.Lease{
+		TypeMeta:   metav1.TypeMeta{APIVersion: coordinationv1.SchemeGroupVersion.String(), Kind: "Lease"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.lease.Namespace, Name: c.lease.Name},
+	}
+	if l := c.seen.lease; l != nil {
+		about.UID, about.ResourceVersion = l.UID, l.ResourceVersion
+	}
+	c.events.tell(func() { c.opts.Events.Event(about, eventType, "LeaderElection", c.identity+" "+what) })
 }
 
 // becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
@@ -243,6 +298,7 @@ func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again b
 	c.own.phase = releasing
 	l.end()
 	cause := context.Cause(l.ctx)
+	c.tellEnd(l, cause)
 	l.cancel(nil)
 	c.leader = nil
 	c.publish(time.Now())
@@ -301,9 +357,9 @@ func (c *candidate) letGo(until time.Time) error {
 	}
 }
 
-// poll turns a standby's waiting into looking now and then, while it has no watch to tell it of changes (L1).
+// poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
 func (c *candidate) poll(d decision) decision {
-	if d.do == take && !c.watch.open && c.pollAt.Before(d.at) {
+	if d.do != lead && !c.watch.open && (d.do == idle || c.pollAt.Before(d.at)) {
 		return decision{do: look, at: c.pollAt}
 	}
 	return d
@@ -372,6 +428,9 @@ func (c *candidate) fold(next observed) {
 		c.suspect(before)
 	}
 	holder := next.holder()
+	if c.own.phase == standingBy && !c.own.owns(next, c.identity) || next.claim.released() {
+		c.heldUntil = next.at
+	}
 	if holder != "" && holder != c.identity {
 		c.own.sitOut = time.Time{} // another leads: nothing to sit out any more
 		if c.refusedVerb == "create" || c.refusedVerb == "update" {
@@ -383,8 +442,8 @@ func (c *candidate) fold(next observed) {
 	}
 	if next.lease != nil && holder != c.announced {
 		c.announced = holder
-		if holder != "" {
-			c.news.announce(holder)
+		if holder != "" && c.opts.OnNewLeader != nil {
+			c.news.tell(func() { c.opts.OnNewLeader(holder) })
 		}
 		if holder != "" && holder != c.identity {
 			c.log.Info("New leader", "leader", holder)
@@ -427,7 +486,7 @@ type leadership struct {
 	term     Term
 	ctx      context.Context // the callback's
 	cancel   context.CancelCauseFunc
-	overrun  func(Term)
+	told     bool          // why it has ended; the loop's
 	returned chan struct{} // closed when the callback has returned
 	result   error         // of the callback, once it has
 	asked    chan struct{} // closed by StepDown
@@ -442,7 +501,6 @@ type leadership struct {
 // start starts the term's timers. Each looks at the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
 func (l *leadership) start(sent time.Time) {
-	l.term.authority.Store(&authority{sent: sent})
 	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
 	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
 }
@@ -482,8 +540,10 @@ func (l *leadership) raise() {
 	if !l.term.overruns(time.Now()) || !l.alarmed.CompareAndSwap(false, true) {
 		return
 	}
-	if l.overrun != nil {
-		l.overrun(l.term)
+	e := l.term.of
+	e.opts.Metrics.Overrun(e.lease)
+	if e.opts.OnOverrun != nil {
+		e.opts.OnOverrun(l.term)
 		return
 	}
 	l.log.Error(context.Cause(l.ctx), "The callback was told to stop and still runs: the lease is about to end, and another replica may lead beside it")
@@ -511,23 +571,19 @@ func (l *leadership) run(callback func(context.Context) error) {
 	l.result = callback(l.ctx)
 }
 
-// An announcer calls OnNewLeader, in order and one at a time, beside the election. It has a goroutine only while there
-// is something to tell.
+// An announcer makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while
+// there is something to tell. The zero value is ready.
 type announcer struct {
-	call    func(string)
 	mu      sync.Mutex // guards queue and busy
-	queue   []string
+	queue   []func()
 	busy    bool
 	running sync.WaitGroup
 }
 
-func (a *announcer) announce(holder string) {
-	if a.call == nil {
-		return
-	}
+func (a *announcer) tell(call func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.queue = append(a.queue, holder)
+	a.queue = append(a.queue, call)
 	if !a.busy {
 		a.busy = true
 		a.running.Go(a.drain)
@@ -542,10 +598,10 @@ func (a *announcer) drain() {
 			a.mu.Unlock()
 			return
 		}
-		holder := a.queue[0]
+		call := a.queue[0]
 		a.queue = a.queue[1:]
 		a.mu.Unlock()
-		a.call(holder)
+		call()
 	}
 }
 

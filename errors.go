@@ -11,7 +11,8 @@ var (
 	// ErrLost is what every *LostError is, for errors.Is(context.Cause(ctx), elector.ErrLost).
 	ErrLost = errors.New("elector: leadership lost")
 
-	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up.
+	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up, and by
+	// the write gate, wrapped, for a write without a valid term. See Elector.WrapTransport.
 	ErrNotLeader = errors.New("elector: not the leader")
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
@@ -64,15 +65,18 @@ type LostError struct {
 }
 
 // Error names the package, the reason and the holder.
-func (e *LostError) Error() string {
-	msg := ErrLost.Error() + ": " + e.Reason.String()
+func (e *LostError) Error() string { return ErrLost.Error() + ": " + e.why() }
+
+// why is the reason with what is known of it.
+func (e *LostError) why() string {
 	switch {
 	case e.Reason == ReasonTakenOver && e.Holder != "":
-		msg += fmt.Sprintf(" by %q", e.Holder)
+		return fmt.Sprintf("%v by %q", e.Reason, e.Holder)
 	case e.Reason == ReasonDuplicateIdentity:
-		msg += fmt.Sprintf(": another process also calls itself %q; give each its own Options.Identity", e.Holder)
+		return fmt.Sprintf("%v: another process also calls itself %q; give each its own Options.Identity", e.Reason, e.Holder)
+	default:
+		return e.Reason.String()
 	}
-	return msg
 }
 
 // Is makes errors.Is(err, ErrLost) true for every *LostError.

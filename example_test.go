@@ -193,6 +193,6 @@ func TestTheReadmeNamesEveryOption(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[elector.Options]()) {
-		assert.Contains(t, string(readme), "\n| `"+f.Name+"` |")
+		assert.True(t, strings.Contains(string(readme), "\n| `"+f.Name+"` |"), "README.md names Options.%s", f.Name)
 	}
 }

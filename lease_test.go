@@ -250,8 +250,7 @@ func TestASuspendedMachineNoticesOnWaking(t *testing.T) {
 	assert.Equal(t, 4*s, age(sent, sent.Add(4*s)))
 	assert.Equal(t, time.Duration(0), age(woken, sent), "a wall clock set back takes nothing away")
 
-	suspended := &term{timing: cfg}
-	suspended.authority.Store(&authority{sent: sent})
+	suspended := newTerm(&Elector{timing: cfg}, 1, sent)
 	assert.True(t, suspended.validAt(sent))
 	assert.False(t, suspended.validAt(woken), "though no timer has run")
 

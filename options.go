@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -20,6 +22,12 @@ const (
 	defaultLeaseDuration = 15 * time.Second
 	defaultRenewDeadline = 10 * time.Second
 	defaultRetryPeriod   = 2 * time.Second
+
+	// Less promises nothing: no API server answers reliably within a third of this RenewDeadline, and no callback
+	// returns within this stop budget. A thousandth of LeaseDuration is what two clocks differ by at the most while
+	// each is slewed by NTP, at 500 ppm.
+	minRenewDeadline = 300 * time.Millisecond
+	minStopBudget    = 100 * time.Millisecond
 )
 
 // namespaceFile is where a pod finds the name of its namespace. A variable for tests.
@@ -85,6 +93,21 @@ type Options struct {
 	// about to end: when three quarters of the stop budget are spent. Soon another replica may lead, so this is the
 	// place for os.Exit(1). Default: an error in the log.
 	OnOverrun func(Term)
+
+	// Events receives a Kubernetes Event on the Lease when this candidate became leader, and when it stopped leading
+	// and why. They are sent in order and never so that the election waits for them; Elector.Run waits for the last
+	// one before it returns. Default: none. Events need the verbs create and patch on events in the Lease's namespace.
+	Events EventRecorder
+
+	// Metrics receives the numbers of the election. Default: none. The module
+	// github.com/elector-go/elector/metrics has one for Prometheus.
+	Metrics Metrics
+}
+
+// An EventRecorder records Kubernetes Events. A record.EventRecorder of client-go/tools/record is one; for the newer
+// one of client-go/tools/events see the example.
+type EventRecorder interface {
+	Event(object runtime.Object, eventtype, reason, message string)
 }
 
 // complete returns the options with defaults in place of zero values, and all that is wrong with them.
@@ -104,19 +127,20 @@ func (o Options) complete() (Options, error) {
 		}
 		o.Identity = host + "_" + string(uuid.NewUUID())
 	}
-	if o.LeaseDuration == 0 {
-		o.LeaseDuration = defaultLeaseDuration
-	}
-	if o.RenewDeadline == 0 {
-		o.RenewDeadline = defaultRenewDeadline
-	}
-	if o.RetryPeriod == 0 {
-		o.RetryPeriod = defaultRetryPeriod
+	o.defaultDurations()
+	if o.Metrics == nil {
+		o.Metrics = noMetrics{}
 	}
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
 	return o, errors.Join(errs...)
+}
+
+func (o *Options) defaultDurations() {
+	o.LeaseDuration = cmp.Or(o.LeaseDuration, defaultLeaseDuration)
+	o.RenewDeadline = cmp.Or(o.RenewDeadline, defaultRenewDeadline)
+	o.RetryPeriod = cmp.Or(o.RetryPeriod, defaultRetryPeriod)
 }
 
 func (o Options) checkNames() (errs []error) {
@@ -146,11 +170,14 @@ func (o Options) checkDurations() (errs []error) {
 		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be whole seconds, at least 1s, as 15*time.Second: the Lease stores seconds", o.LeaseDuration))
 	}
 	switch {
-	case o.RenewDeadline < 0:
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be positive", o.RenewDeadline))
+	case o.RenewDeadline < minRenewDeadline:
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be at least %v: an answer of the API may take a third of it, and no API server keeps to less", o.RenewDeadline, minRenewDeadline))
 	case o.RenewDeadline >= o.LeaseDuration:
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop; set both, or neither (the defaults are %v and %v)",
 			o.RenewDeadline, o.LeaseDuration, defaultRenewDeadline, defaultLeaseDuration))
+	case o.LeaseDuration-o.RenewDeadline < max(minStopBudget, o.LeaseDuration/1000):
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v) by at least %v: the difference is the time Run has to stop, and what covers clocks that run at different rates",
+			o.RenewDeadline, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000)))
 	}
 	switch {
 	case o.RetryPeriod < 10*time.Millisecond:

@@ -39,15 +39,19 @@ func TestEveryMistakeInOptionsIsNamedWithItsField(t *testing.T) {
 		"the longest duration":   {func(o *Options) { o.LeaseDuration = (1<<31 - 1) * time.Second }, ""},
 		"no stop budget":         {func(o *Options) { o.RenewDeadline = 15 * time.Second }, "Options.RenewDeadline: 15s: must be less than LeaseDuration (15s)"},
 		"the default deadline":   {func(o *Options) { o.LeaseDuration = 5 * time.Second }, "Options.RenewDeadline: 10s: must be less than LeaseDuration (5s)"},
-		"a negative deadline":    {func(o *Options) { o.RenewDeadline = -1 }, "Options.RenewDeadline: -1ns: must be positive"},
+		"a negative deadline":    {func(o *Options) { o.RenewDeadline = -1 }, "Options.RenewDeadline: -1ns: must be at least 300ms"},
 		"too long a retry":       {func(o *Options) { o.RetryPeriod = 5*time.Second + 1 }, "Options.RetryPeriod: 5.000000001s: must be at most half of RenewDeadline (10s)"},
 		"half of the deadline":   {func(o *Options) { o.RetryPeriod = 5 * time.Second }, ""},
 		"a negative retry":       {func(o *Options) { o.RetryPeriod = -1 }, "Options.RetryPeriod: -1ns: must be at least 10ms"},
 		"the shortest that can be": {func(o *Options) {
-			o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = time.Second, 20*time.Millisecond, 10*time.Millisecond
+			o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = time.Second, 300*time.Millisecond, 10*time.Millisecond
 		}, ""},
-		"a subdomain as the name":   {func(o *Options) { o.Name = "orders.example.com" }, ""},
-		"an identity of one's own ": {func(o *Options) { o.Identity = "pod-0" }, ""},
+		"too short a deadline":             {func(o *Options) { o.RenewDeadline, o.RetryPeriod = 299*time.Millisecond, 10*time.Millisecond }, "Options.RenewDeadline: 299ms: must be at least 300ms"},
+		"the smallest stop budget":         {func(o *Options) { o.LeaseDuration, o.RenewDeadline = 100*time.Second, 99900*time.Millisecond }, ""},
+		"too small a stop budget":          {func(o *Options) { o.RenewDeadline = 14901 * time.Millisecond }, "Options.RenewDeadline: 14.901s: must be less than LeaseDuration (15s) by at least 100ms"},
+		"a stop budget that clocks use up": {func(o *Options) { o.LeaseDuration, o.RenewDeadline = time.Hour, time.Hour-3*time.Second }, "by at least 3.6s"},
+		"a subdomain as the name":          {func(o *Options) { o.Name = "orders.example.com" }, ""},
+		"an identity of one's own ":        {func(o *Options) { o.Identity = "pod-0" }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := valid()

@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -14,6 +15,39 @@ type Status struct {
 	Term        Term      // the term whose callback runs; the zero Term while standing by
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
+}
+
+// MarshalJSON makes an object of it: identity, leader, leading; and, where there is something to say, term (the token,
+// as a string, as all resourceVersions in JSON), validUntil, lastRenewal and lastError.
+func (s Status) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Identity    string    `json:"identity"`
+		Leader      string    `json:"leader"`
+		Leading     bool      `json:"leading"`
+		Term        uint64    `json:"term,string,omitempty"`
+		ValidUntil  time.Time `json:"validUntil,omitzero"`
+		LastRenewal time.Time `json:"lastRenewal,omitzero"`
+		LastError   string    `json:"lastError,omitempty"`
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, ""}
+	if s.LastError != nil {
+		out.LastError = s.LastError.Error()
+	}
+	return json.Marshal(out)
+}
+
+// ServeHTTP answers with the Status as JSON, for people and dashboards. The status code is 200 whoever leads; for a
+// health check see Check.
+func (e *Elector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "the status can only be read", http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(e.Status()) // it fails only if the reader is gone
 }
 
 // snapshot is what the election's goroutine publishes for readers in others.

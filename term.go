@@ -15,10 +15,19 @@ type Term struct{ *term }
 // term is the state behind a Term. The election's goroutine writes it; everybody reads it.
 type term struct {
 	timing
+	of        *Elector // the candidate that leads
 	token     uint64
 	authority atomic.Pointer[authority]
-	over      atomic.Bool // lost, or about to be released; never reset
-	returned  atomic.Bool // the callback is not running any more
+	alive     context.Context // ends when the term is lost, or about to be released
+	end       func()          // ends alive: before the callback is told, and before a release is sent
+	returned  atomic.Bool     // the callback is not running any more
+}
+
+func newTerm(e *Elector, token uint64, sent time.Time) Term {
+	t := &term{timing: e.timing, of: e, token: token}
+	t.alive, t.end = context.WithCancel(context.Background())
+	t.authority.Store(&authority{sent: sent})
+	return Term{t}
 }
 
 // authority is what a term rests on.
@@ -70,20 +79,17 @@ func (t Term) Valid() bool { return t.term != nil && t.validAt(time.Now()) }
 // ValidUntil is the time at which the term ends if it is not renewed again: RenewDeadline after the last renewal was
 // sent. The zero time if it has ended.
 func (t Term) ValidUntil() time.Time {
-	if t.term == nil || t.over.Load() {
+	if t.term == nil || t.alive.Err() != nil {
 		return time.Time{}
 	}
 	return t.authority.Load().sent.Add(t.renewDeadline)
 }
 
 func (t *term) validAt(now time.Time) bool {
-	return !t.over.Load() && age(t.authority.Load().sent, now) < t.renewDeadline
+	return t.alive.Err() == nil && age(t.authority.Load().sent, now) < t.renewDeadline
 }
 
 // overruns reports whether the callback still runs when the lease is about to end.
 func (t *term) overruns(now time.Time) bool {
 	return !t.returned.Load() && age(t.authority.Load().sent, now) >= t.overrunAfter()
 }
-
-// end takes the term's authority away, before the callback is told and before a release is sent.
-func (t *term) end() { t.over.Store(true) }

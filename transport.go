@@ -1,0 +1,107 @@
+package elector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+)
+
+// WrapTransport is a write gate, for rest.Config.Wrap: a client behind it writes only while this candidate leads, even
+// if the callback ignores its ctx. Reads and watches pass. A write fails with an error that is ErrNotLeader
+// unless the term is valid at that moment, by the clock; one that is under way when the term ends is cut off, and may or
+// may not have been carried out.
+//
+// The term is the one in the request's context, if that is derived from the callback's: so what a past term has left
+// behind cannot write in the next one. Otherwise it is the term this candidate serves at that moment.
+//
+// A write is any request but GET, HEAD and OPTIONS, and but the reviews of authentication.k8s.io and
+// authorization.k8s.io, which are questions in the form of a POST. What a standby has to write, as its Events, needs a
+// client without the gate; the elector's own client always does.
+func (e *Elector) WrapTransport(next http.RoundTripper) http.RoundTripper {
+	return &gate{e, next}
+}
+
+type gate struct {
+	elector *Elector
+	next    http.RoundTripper
+}
+
+// WrappedRoundTripper lets client-go find what is behind the gate, to close its connections for one.
+func (g *gate) WrappedRoundTripper() http.RoundTripper { return g.next }
+
+// RoundTrip lets a request through, or refuses it.
+func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
+	if reads(req) {
+		return g.next.RoundTrip(req)
+	}
+	term, ok := TermFrom(req.Context())
+	if !ok || term.of != g.elector {
+		term = g.elector.state.Load().term
+	}
+	if !term.Valid() {
+		if req.Body != nil {
+			req.Body.Close() // as a RoundTripper has to
+		}
+		return nil, fmt.Errorf("elector: %s was not sent: %w", req.Method, ErrNotLeader)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	stop := context.AfterFunc(term.alive, func() { cancel(errCutOff) })
+	done := func() { stop(); cancel(nil) }
+	resp, err := g.next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errCutOff) {
+			err = fmt.Errorf("elector: %s: %w: %w", req.Method, errCutOff, err)
+		}
+		done()
+		return nil, err
+	}
+	resp.Body = finishing(resp.Body, done)
+	return resp, nil
+}
+
+// errCutOff is ErrNotLeader for a write that was under way.
+var errCutOff = fmt.Errorf("the term ended while it was under way, and it may have been carried out: %w", ErrNotLeader)
+
+// review is the path of a question that is asked by a POST and changes nothing.
+var review = regexp.MustCompile(`/apis/(authentication|authorization)\.k8s\.io/[^/]+/(namespaces/[^/]+/)?[a-z]+reviews$`)
+
+func reads(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	default:
+		return req.Method == http.MethodPost && review.MatchString(req.URL.Path)
+	}
+}
+
+// finishing returns body with a function that is called once it is closed. A body that can be written to, as that of
+// an upgraded connection, stays one.
+func finishing(body io.ReadCloser, done func()) io.ReadCloser {
+	if rw, ok := body.(io.ReadWriteCloser); ok {
+		return &upgraded{rw, done}
+	}
+	return &finished{body, done}
+}
+
+type finished struct {
+	io.ReadCloser
+	done func()
+}
+
+func (f *finished) Close() error {
+	defer f.done()
+	return f.ReadCloser.Close()
+}
+
+type upgraded struct {
+	io.ReadWriteCloser
+	done func()
+}
+
+func (u *upgraded) Close() error {
+	defer u.done()
+	return u.ReadWriteCloser.Close()
+}
