@@ -43,8 +43,21 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 
+	var mgr ctrl.Manager
+	el, err := elector.NewForConfig(cfg, elector.Options{
+		Namespace:  namespace,
+		Name:       "checksum",
+		Run:        func(ctx context.Context) error { return mgr.Start(ctx) },
+		SingleTerm: true,
+		OnOverrun:  func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
+
 	wait := time.Duration(-1) // for ever: when Start returns, the Lease is released, and then nothing may run any more
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+	mgr, err = ctrl.NewManager(cfg, ctrl.Options{
 		GracefulShutdownTimeout: &wait,
 		Cache:                   checksum.CacheOptions(namespace),
 		Metrics:                 server.Options{BindAddress: "0"}, // served below, on standbys too
@@ -53,17 +66,6 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	if err := (&checksum.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr); err != nil {
-		return err
-	}
-
-	el, err := elector.NewForConfig(cfg, elector.Options{
-		Namespace:  namespace,
-		Name:       "checksum",
-		Run:        mgr.Start,
-		SingleTerm: true,
-		OnOverrun:  func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
-	})
-	if err != nil {
 		return err
 	}
 	go serve(addr, el)

@@ -45,21 +45,24 @@ func run(ctx context.Context, health, metrics string) error {
 		return err
 	}
 
-	wait := time.Duration(-1) // for ever: the manager stops the elector first, and that waits for the controllers
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		GracefulShutdownTimeout: &wait,
-		Cache:                   checksum.CacheOptions(namespace),
-		HealthProbeBindAddress:  health,
-		Metrics:                 server.Options{BindAddress: metrics},
-	})
-	if err != nil {
-		return err
-	}
+	var mgr ctrl.Manager
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace: namespace,
 		Name:      "checksum",
 		Run:       func(ctx context.Context) error { return term.Run(ctx, mgr, setupControllers) },
 		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
+
+	wait := time.Duration(-1) // for ever: the manager stops the elector first, and that waits for the controllers
+	mgr, err = ctrl.NewManager(cfg, ctrl.Options{
+		GracefulShutdownTimeout: &wait,
+		Cache:                   checksum.CacheOptions(namespace),
+		HealthProbeBindAddress:  health,
+		Metrics:                 server.Options{BindAddress: metrics},
 	})
 	if err != nil {
 		return err
