@@ -188,3 +188,19 @@ func (f *Fleet) Churn(labels map[string]string) {
 		}
 	})
 }
+
+// Settle returns when no reconciliation has begun for a while.
+func (f *Fleet) Settle() {
+	f.t.Helper()
+	const while = 300 * time.Millisecond
+	for {
+		ctx, cancel := context.WithTimeout(f.ctx, while)
+		_, next, err := f.Fleet.Await(ctx, "quiet", f.next, fleet.Line.Reconciling)
+		cancel()
+		f.next = next
+		if err != nil {
+			require.NoError(f.t, f.ctx.Err())
+			return
+		}
+	}
+}

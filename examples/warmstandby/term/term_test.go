@@ -1,0 +1,121 @@
+package term
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// countingInformer counts the handlers on an informer, and those that ever were.
+type countingInformer struct {
+	toolscache.SharedIndexInformer
+	handlers, ever atomic.Int64
+}
+
+func (i *countingInformer) AddEventHandlerWithOptions(h toolscache.ResourceEventHandler, o toolscache.HandlerOptions) (toolscache.ResourceEventHandlerRegistration, error) {
+	i.handlers.Add(1)
+	i.ever.Add(1)
+	return i.SharedIndexInformer.AddEventHandlerWithOptions(h, o)
+}
+
+func (i *countingInformer) RemoveEventHandler(r toolscache.ResourceEventHandlerRegistration) error {
+	i.handlers.Add(-1)
+	return i.SharedIndexInformer.RemoveEventHandler(r)
+}
+
+// oneInformer is a cache with one informer.
+type oneInformer struct {
+	informertest.FakeInformers
+	informer *countingInformer
+}
+
+func (c *oneInformer) GetInformer(context.Context, client.Object, ...cache.InformerGetOption) (cache.Informer, error) {
+	return c.informer, nil
+}
+
+// newManager makes a manager, never started, whose cache knows one ConfigMap.
+func newManager(t *testing.T) (manager.Manager, *countingInformer) {
+	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "settings"}}
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(settings), 0)
+	informer := &countingInformer{SharedIndexInformer: factory.Core().V1().ConfigMaps().Informer()}
+	factory.StartWithContext(t.Context())
+	mgr, err := ctrl.NewManager(&rest.Config{}, ctrl.Options{
+		NewCache: func(*rest.Config, cache.Options) (cache.Cache, error) { return &oneInformer{informer: informer}, nil },
+		Metrics:  server.Options{BindAddress: "0"},
+	})
+	require.NoError(t, err)
+	return mgr, informer
+}
+
+// controllerOf has SetupWithManager as people write it.
+func controllerOf(reconciler reconcile.Func) func(manager.Manager) error {
+	return func(mgr manager.Manager) error {
+		return ctrl.NewControllerManagedBy(mgr).Named("settings").For(&corev1.ConfigMap{}).Complete(reconciler)
+	}
+}
+
+func TestEachTermReconcilesAndLeavesNoHandlersBehind(t *testing.T) {
+	mgr, informer := newManager(t)
+	for range 5 {
+		ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
+		var reconciled int
+		err := Run(ctx, mgr, controllerOf(func(context.Context, reconcile.Request) (reconcile.Result, error) {
+			reconciled++
+			end()
+			return reconcile.Result{}, nil
+		}))
+		require.NoError(t, err)
+		require.Equal(t, 1, reconciled)
+		require.Zero(t, informer.handlers.Load())
+	}
+	require.EqualValues(t, 5, informer.ever.Load())
+}
+
+func TestRunWaitsForTheWorkers(t *testing.T) {
+	mgr, _ := newManager(t)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	var finished atomic.Bool
+	err := Run(ctx, mgr, controllerOf(func(context.Context, reconcile.Request) (reconcile.Result, error) {
+		end()
+		time.Sleep(200 * time.Millisecond) // ignores its ctx, as reconcilers do
+		finished.Store(true)
+		return reconcile.Result{}, nil
+	}))
+	require.NoError(t, err)
+	require.True(t, finished.Load())
+}
+
+func TestAFailureStopsTheOthers(t *testing.T) {
+	mgr, informer := newManager(t)
+	failure := errors.New("no such webhook")
+	var stopped atomic.Bool
+	err := Run(t.Context(), mgr, func(mgr manager.Manager) error {
+		return errors.Join(
+			controllerOf(func(context.Context, reconcile.Request) (reconcile.Result, error) { return reconcile.Result{}, nil })(mgr),
+			mgr.Add(manager.RunnableFunc(func(context.Context) error { return failure })),
+			mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { <-ctx.Done(); stopped.Store(true); return nil })),
+		)
+	})
+	require.ErrorIs(t, err, failure)
+	require.True(t, stopped.Load())
+	require.Zero(t, informer.handlers.Load())
+	require.ErrorIs(t, Run(t.Context(), mgr, func(manager.Manager) error { return failure }), failure, "of setup")
+}
