@@ -82,6 +82,7 @@ func (s *shop) join(who string, change ...func(*elector.Options)) *replica {
 		_ = r.el.Run(ctx)
 	}()
 	s.replicas = append(s.replicas, r)
+	synctest.Wait() // Run has begun
 	return r
 }
 
