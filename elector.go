@@ -135,7 +135,7 @@ type candidate struct {
 	news         announcer // of OnNewLeader
 	events       announcer // of Events
 	announced    string
-	heldUntil    time.Time // when another's hold on the Lease was last seen: its last renewal, or its release
+	heldUntil    time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	suspected    int64     // acquireTime of the record reported by suspect
 	lastRenewal  time.Time
 	loggedError  string
@@ -428,7 +428,7 @@ func (c *candidate) fold(next observed) {
 		c.suspect(before)
 	}
 	holder := next.holder()
-	if c.own.phase == standingBy && !c.own.owns(next, c.identity) || next.claim.released() {
+	if !c.own.owns(next, c.identity) || next.claim.released() {
 		c.heldUntil = next.at
 	}
 	if holder != "" && holder != c.identity {

@@ -19,8 +19,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -187,6 +191,85 @@ func ExampleTermFrom() {
 	// Output:
 	// a true true
 	// <nil>
+}
+
+// A client that writes only while this candidate leads, whatever its user does with contexts.
+func ExampleElector_WrapTransport() {
+	cfg := &rest.Config{Host: "https://127.0.0.1:6443"}
+	el, err := elector.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "order-controller", Run: work})
+	if err != nil {
+		log.Fatal(err)
+	}
+	gated := rest.CopyConfig(cfg)
+	gated.Wrap(el.WrapTransport)
+	client := kubernetes.NewForConfigOrDie(gated)
+	err = client.CoreV1().Pods("shop").Delete(context.Background(), "orders-0", metav1.DeleteOptions{})
+	fmt.Println(errors.Is(err, elector.ErrNotLeader)) // nobody has called el.Run
+	// Output: true
+}
+
+// Who leads, for a program that does not take part.
+func ExampleFollow() {
+	api := electortest.NewServer()
+	defer api.Close()
+	leases := api.Client("dashboard").CoordinationV1()
+	el, err := elector.New(leases, elector.Options{
+		Namespace: "shop", Name: "order-controller", Identity: "a",
+		Run: func(ctx context.Context) error { time.Sleep(100 * time.Millisecond); return nil },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	holders, err := elector.Follow(context.Background(), leases, "shop", "order-controller")
+	if err != nil {
+		log.Fatal(err)
+	}
+	led := false
+	for holder := range holders {
+		fmt.Printf("%q\n", holder)
+		switch {
+		case holder == "" && !led:
+			go func() { _ = el.Run(context.Background()) }()
+		case holder == "":
+			return
+		}
+		led = holder != ""
+	}
+	// Output:
+	// ""
+	// "a"
+	// ""
+}
+
+// newEvents makes an EventRecorder of one from client-go/tools/events, as a controller-runtime manager's
+// GetEventRecorder returns it.
+type newEvents struct{ events.EventRecorder }
+
+func (e newEvents) Event(object runtime.Object, eventtype, reason, message string) {
+	e.Eventf(object, nil, eventtype, reason, "Elect", "%s", message)
+}
+
+// The recorder of client-go/tools/events instead of that of client-go/tools/record.
+func ExampleEventRecorder() {
+	recorder := events.NewFakeRecorder(10)
+	api := electortest.NewServer()
+	defer api.Close()
+	el, err := elector.New(api.Client("a").CoordinationV1(), elector.Options{
+		Namespace: "shop", Name: "order-controller", Identity: "a",
+		Run:    func(context.Context) error { return nil },
+		Events: newEvents{recorder},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := el.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(<-recorder.Events)
+	fmt.Println(<-recorder.Events)
+	// Output:
+	// Normal LeaderElection a became leader
+	// Normal LeaderElection a stopped leading: the callback returned
 }
 
 func TestTheReadmeNamesEveryOption(t *testing.T) {

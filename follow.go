@@ -14,8 +14,8 @@ import (
 // was released, or it has expired, counted by the follower's own clock from the last renewal that it saw. While the API
 // is out of reach, the last holder stays.
 //
-// All happens in the caller's goroutine, but for reading the one watch; what happens while the loop's body is busy is
-// told afterwards. It needs the verbs get and watch on the Lease; where watch is forbidden or broken, it looks every two
+// All happens in the caller's goroutine, but for reading the one watch. What changes while the loop's body is busy is told
+// afterwards; a holder that came and went meanwhile may be left out. It needs the verbs get and watch on the Lease; where watch is forbidden or broken, it looks every two
 // seconds. Errors of the API do not end it: they are logged to the logger in ctx, and tried again.
 //
 // A namespace or a name that none can have is an error; an empty namespace is the pod's own. Nothing is sent before

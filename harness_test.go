@@ -35,7 +35,8 @@ type world struct {
 	*testing.T
 	api      *electortest.Server
 	start    time.Time
-	lenient  bool // client-go's elector takes part: it may overlap
+	lenient  bool       // client-go's elector takes part: it may overlap
+	finish   chan error // what callbacks of some tests are told to return
 	mu       sync.Mutex
 	running  []*replica
 	terms    []*span
@@ -82,6 +83,7 @@ type replica struct {
 	err    error         // what it returned
 	drain  time.Duration // how long the callback takes to return once told
 	work   func(ctx context.Context) error
+	gate   func() // blocks while the replica is suspended; nil if it never is
 	logged []string
 }
 
@@ -119,6 +121,9 @@ func (w *world) joinOver(leases coordinationv1client.LeasesGetter, client *elect
 	require.NoError(w, err)
 	ctx, cancel := context.WithCancel(logr.NewContext(w.Context(), r.logger()))
 	r.stop = cancel
+	if r.gate != nil {
+		ctx = gated{ctx, r.gate}
+	}
 	w.replicas = append(w.replicas, r)
 	go func() {
 		defer close(r.done)
@@ -156,6 +161,9 @@ func (w *world) joinClientGo(who string, opts ...option) *replica {
 
 func (r *replica) logger() logr.Logger {
 	return funcr.New(func(_, args string) {
+		if r.gate != nil {
+			r.gate()
+		}
 		r.w.mu.Lock()
 		defer r.w.mu.Unlock()
 		r.logged = append(r.logged, args)

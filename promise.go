@@ -9,7 +9,8 @@ import (
 // A Promise is what LeaseDuration, RenewDeadline and RetryPeriod amount to, in numbers. See Options.Promise.
 type Promise struct {
 	// Outage is how long the API may be out of reach, or answer with errors, without costing the term, wherever in the
-	// renewal interval the outage begins: two thirds of RenewDeadline, less the time of one answer.
+	// renewal interval the outage begins: two thirds of RenewDeadline, less the time of one answer; less 0.1 s too if
+	// the API is silent rather than failing.
 	Outage time.Duration
 
 	// StopBudget is the time that the callback has to return after a loss before another replica may lead:
@@ -22,7 +23,8 @@ type Promise struct {
 	Takeover time.Duration
 
 	// LeaderRequests is how many requests a minute a quiet leader sends, and PollingRequests a standby that may not
-	// watch, at the most. A standby that watches sends none, but for the watch itself every few minutes.
+	// watch, at the most. A standby that watches sends none. The watch itself comes on top: opened anew every few
+	// minutes, or tried once a minute where it is forbidden.
 	LeaderRequests, PollingRequests float64
 }
 
@@ -52,12 +54,11 @@ func (p Promise) ClockRate(stop time.Duration) float64 {
 	return float64(p.Takeover)/float64(p.Takeover-p.StopBudget+stop) - 1
 }
 
-// String is the promise in a sentence.
+// String is the promise in a line.
 func (p Promise) String() string {
-	return fmt.Sprintf("An API outage of %v costs no term; Run has %v to return after a loss; "+
-		"clocks may differ by %.0f %% if it returns at once, by %.0f %% if it takes half of that; "+
-		"after a crash the next leader comes %v after the last renewal; "+
-		"requests a minute: leader %.3g, standby 0, standby without watch %.3g.",
-		p.Outage.Round(100*time.Millisecond), p.StopBudget, 100*p.ClockRate(0), 100*p.ClockRate(p.StopBudget/2),
-		p.Takeover, p.LeaderRequests, p.PollingRequests)
+	return fmt.Sprintf("outage survived %v, stop budget %v, takeover %v after a crashed leader's last renewal, "+
+		"clock rates up to %.0f %% apart (%.0f %% if half of the stop budget is used), "+
+		"requests a minute: leader %.3g, standby 0 (%.3g without watch)",
+		p.Outage.Round(100*time.Millisecond), p.StopBudget, p.Takeover,
+		100*p.ClockRate(0), 100*p.ClockRate(p.StopBudget/2), p.LeaderRequests, p.PollingRequests)
 }

@@ -53,10 +53,13 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errCutOff) {
-			err = fmt.Errorf("elector: %s: %w: %w", req.Method, errCutOff, err)
+			err = fmt.Errorf("elector: %s: %w", req.Method, errCutOff)
 		}
 		done()
 		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		stop() // it has been carried out, and its answer may be read to the end
 	}
 	resp.Body = finishing(resp.Body, done)
 	return resp, nil

@@ -1,0 +1,155 @@
+package elector_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+type sighting struct {
+	at     time.Duration
+	holder string
+}
+
+// follow collects what Follow tells, to a reader who is busy for a while with each.
+func (w *world) follow(client *electortest.Client, busy time.Duration) *[]sighting {
+	client.SetLatency(roundTrip)
+	holders, err := elector.Follow(w.Context(), client.CoordinationV1(), namespace, name)
+	require.NoError(w, err)
+	var seen []sighting
+	go func() {
+		for holder := range holders {
+			seen = append(seen, sighting{w.now(), holder})
+			time.Sleep(busy)
+		}
+	}()
+	return &seen
+}
+
+func TestFollowTellsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing.T) {
+	for _, watches := range []bool{true, false} {
+		t.Run(fmt.Sprintf("watch %v", watches), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				client := w.api.Client("dashboard")
+				client.ForbidWatch(!watches)
+				seen := w.follow(client, 0)
+				time.Sleep(30 * time.Second)
+				a := w.join("a")
+				time.Sleep(30 * time.Second)
+				a.stop()
+				time.Sleep(30 * time.Second)
+				b := w.join("b")
+				time.Sleep(30 * time.Second)
+				b.crash() // its last renewal was 117 s after the beginning
+				time.Sleep(60 * time.Second)
+				c := w.join("c")
+				time.Sleep(30 * time.Second)
+				c.stop()
+				<-c.done
+				time.Sleep(30 * time.Second)
+				w.deleteLease()
+				time.Sleep(30 * time.Second)
+				want := []sighting{{0, ""}, {30, "a"}, {60, ""}, {90, "b"}, {132, ""}, {195, "c"}, {210, ""}} // seconds
+				require.Len(w, *seen, len(want))
+				for i, s := range *seen {
+					assert.Equal(w, want[i].holder, s.holder)
+					assert.InDelta(w, float64(want[i].at), s.at.Seconds(), 2.5)
+				}
+			})
+		})
+	}
+}
+
+func TestFollowTellsABusyReaderWhatIsTrueAfterwards(t *testing.T) {
+	inWorld(t, func(w *world) {
+		seen := w.follow(w.api.Client("dashboard"), 20*time.Second)
+		for _, who := range []string{"a", "b", "c", "d"} {
+			r := w.join(who)
+			time.Sleep(6 * time.Second)
+			if who != "d" {
+				r.stop()
+				<-r.done
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		var holders []string
+		for _, s := range *seen {
+			holders = append(holders, s.holder)
+		}
+		assert.Equal(w, "d", holders[len(holders)-1])
+		assert.True(w, slices.IsSorted(slices.DeleteFunc(holders, func(h string) bool { return h == "" })), "in order: %v", *seen)
+	})
+}
+
+func TestFollowSurvivesAnOutageAndADeadWatch(t *testing.T) {
+	inWorld(t, func(w *world) {
+		client := w.api.Client("dashboard")
+		seen := w.follow(client, 0)
+		w.join("a")
+		time.Sleep(time.Minute)
+		client.SilenceWatches(true)
+		time.Sleep(time.Minute)
+		client.SilenceWatches(false)
+		assert.Len(w, *seen, 2, "that its watch was dead is no news of the leader: %v", *seen)
+		client.Partition(electortest.Both)
+		time.Sleep(time.Minute)
+		assert.Len(w, *seen, 2, "nor is it that the API is out of reach: %v", *seen)
+		client.Partition(electortest.NoPartition)
+		time.Sleep(time.Minute)
+		w.usurp()
+		time.Sleep(time.Second)
+		require.Len(w, *seen, 3)
+		assert.Equal(w, "stranger", (*seen)[2].holder)
+	})
+}
+
+func TestAFollowerCostsNoRequestsAndEndsWithItsLoop(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		client := w.api.Client("dashboard")
+		requests := map[string]int{}
+		client.Intercept(func(r electortest.Request) electortest.Fault { requests[r.Verb]++; return electortest.Fault{} })
+		holders, err := elector.Follow(w.Context(), client.CoordinationV1(), namespace, name)
+		require.NoError(w, err)
+		begin := w.now()
+		go func() {
+			time.Sleep(time.Minute)
+			w.usurp()
+		}()
+		for holder := range holders {
+			if holder == "stranger" {
+				break
+			}
+		}
+		assert.InDelta(w, 60, (w.now() - begin).Seconds(), 1)
+		assert.LessOrEqual(w, requests["get"], 2)
+		assert.Equal(w, 1, requests["watch"])
+		assert.Len(w, requests, 2, "and writes nothing")
+
+		ctx, cancel := context.WithCancel(w.Context())
+		holders, err = elector.Follow(ctx, client.CoordinationV1(), namespace, name)
+		require.NoError(w, err)
+		time.AfterFunc(time.Minute, cancel)
+		for range holders {
+		}
+		assert.InDelta(w, 120, (w.now() - begin).Seconds(), 1)
+	})
+}
+
+func TestFollowNamesItsMistakes(t *testing.T) {
+	_, err := elector.Follow(t.Context(), fake.NewClientset().CoordinationV1(), "Shop", "")
+	require.Error(t, err)
+	assert.ErrorContains(t, err, "Namespace")
+	assert.ErrorContains(t, err, "Name: required")
+	_, err = elector.Follow(t.Context(), nil, "shop", "orders")
+	assert.ErrorContains(t, err, "leases: required")
+}

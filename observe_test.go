@@ -1,0 +1,232 @@
+package elector_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+var _ elector.EventRecorder = record.EventRecorder(nil) // as the documentation says
+
+// A ledger is what Events and Metrics were told.
+type ledger struct {
+	mu       sync.Mutex
+	events   []string
+	about    *coordinationv1.Lease
+	terms    []elector.Term
+	lost     []elector.Reason
+	latency  []time.Duration
+	left     []time.Duration
+	gaps     []time.Duration
+	overruns int
+	requests map[string]int
+	block    chan struct{} // events wait for it, if it is not nil
+}
+
+func (l *ledger) Event(object runtime.Object, eventtype, reason, message string) {
+	if l.block != nil {
+		<-l.block
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.about = object.(*coordinationv1.Lease)
+	l.events = append(l.events, eventtype+" "+reason+": "+message)
+}
+
+func (l *ledger) Term(_ types.NamespacedName, t elector.Term)          { l.terms = append(l.terms, t) }
+func (l *ledger) Lost(_ types.NamespacedName, r elector.Reason)        { l.lost = append(l.lost, r) }
+func (l *ledger) HandedOver(_ types.NamespacedName, gap time.Duration) { l.gaps = append(l.gaps, gap) }
+func (l *ledger) Overrun(types.NamespacedName)                         { l.overruns++ }
+func (l *ledger) Renewed(_ types.NamespacedName, lat, left time.Duration) {
+	l.latency, l.left = append(l.latency, lat), append(l.left, left)
+}
+
+func (l *ledger) Request(lease types.NamespacedName, verb string, err error) {
+	if l.requests == nil {
+		l.requests = map[string]int{}
+	}
+	outcome := ""
+	if err != nil {
+		outcome = " " + string(apierrors.ReasonForError(err))
+	}
+	l.requests[verb+outcome]++
+	if lease != (types.NamespacedName{Namespace: namespace, Name: name}) {
+		panic(lease)
+	}
+}
+
+func told(l *ledger) option {
+	return with(func(o *elector.Options) { o.Events, o.Metrics = l, l })
+}
+
+func TestEventsTellOfEachTermAndWhyItEnded(t *testing.T) {
+	for want, end := range map[string]func(w *world, a *replica){
+		`Warning LeaderElection: a stopped leading: taken over by "stranger"`: func(w *world, _ *replica) { w.usurp() },
+		"Warning LeaderElection: a stopped leading: renew deadline passed":    func(_ *world, a *replica) { a.client.Partition(electortest.Both) },
+		"Normal LeaderElection: a stopped leading: stepped down":              func(w *world, a *replica) { require.NoError(w, a.el.StepDown(w.Context())) },
+		"Normal LeaderElection: a stopped leading: told to stop":              func(_ *world, a *replica) { a.stop() },
+		"Normal LeaderElection: a stopped leading: the callback returned":     func(w *world, a *replica) { w.finish <- nil },
+		"Warning LeaderElection: a stopped leading: the callback failed: no":  func(w *world, a *replica) { w.finish <- errors.New("no") },
+	} {
+		t.Run(want, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				var l ledger
+				w.finish = make(chan error)
+				a := w.join("a", told(&l), working(func(ctx context.Context) error {
+					select {
+					case err := <-w.finish:
+						return err
+					case <-ctx.Done():
+						return nil
+					}
+				}))
+				time.Sleep(time.Second)
+				end(w, a)
+				time.Sleep(12 * time.Second)
+				assert.Equal(w, []string{"Normal LeaderElection: a became leader", want}, l.events)
+				assert.Equal(w, "coordination.k8s.io/v1, Kind=Lease", l.about.GroupVersionKind().String())
+				assert.Equal(w, w.lease().UID, l.about.UID)
+				assert.Equal(w, namespace+"/"+name, l.about.Namespace+"/"+l.about.Name)
+			})
+		})
+	}
+}
+
+func TestALossIsToldWhileTheCallbackStillDrains(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var l ledger
+		w.join("a", told(&l), draining(4*time.Second))
+		time.Sleep(time.Second)
+		w.usurp()
+		time.Sleep(time.Second)
+		assert.Len(w, l.events, 2)
+		assert.Equal(w, []elector.Reason{elector.ReasonTakenOver}, l.lost)
+		time.Sleep(10 * time.Second)
+		assert.Len(w, l.events, 2, "and once only")
+		assert.Len(w, l.lost, 1)
+	})
+}
+
+func TestARecorderThatBlocksDoesNotHoldUpTheElection(t *testing.T) {
+	inWorld(t, func(w *world) {
+		l := ledger{block: make(chan struct{})}
+		var names []string
+		a := w.join("a", told(&l), with(func(o *elector.Options) {
+			o.OnNewLeader = func(who string) { names = append(names, who) }
+		}))
+		time.Sleep(time.Minute)
+		require.NoError(w, a.el.StepDown(w.Context()))
+		b := w.join("b")
+		w.within(15*time.Millisecond+roundTrip, "b leads", func() bool { return w.leader() == b })
+		a.stop()
+		time.Sleep(time.Minute)
+		assert.Equal(w, []string{"a", "b"}, names)
+		close(l.block)
+		<-a.done
+		assert.Len(w, l.events, 2, "Run has waited for the last one")
+	})
+}
+
+func TestMetricsTellWhatHappens(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var l ledger
+		b := w.join("b")
+		time.Sleep(time.Second)
+		a := w.join("a", told(&l), with(func(o *elector.Options) { o.OnOverrun = func(elector.Term) {} }))
+		time.Sleep(time.Minute)
+		require.Len(w, l.terms, 1)
+		assert.False(w, l.terms[0].Valid(), "at first the zero Term")
+		b.stop()
+		<-b.done
+		time.Sleep(time.Minute)
+		require.Len(w, l.terms, 2)
+		assert.True(w, l.terms[1].Valid())
+		assert.Less(w, l.gaps[0], 15*time.Millisecond, "after a clean stop")
+		assert.InDelta(w, 18, len(l.left), 1)
+		for i := range l.left {
+			assert.Equal(w, roundTrip, l.latency[i])
+			assert.InDelta(w, 6.66, l.left[i].Seconds(), 0.01)
+		}
+		assert.Equal(w, 1, l.requests["watch"])
+
+		a.client.Partition(electortest.Both)
+		a.drain = 4500 * time.Millisecond
+		time.Sleep(20 * time.Second)
+		assert.Equal(w, []elector.Reason{elector.ReasonDeadlinePassed}, l.lost)
+		assert.Equal(w, 1, l.overruns)
+		assert.False(w, l.terms[1].Valid())
+		assert.Greater(w, l.requests["update "]+l.requests["get "], 3, "without an answer")
+
+		c := w.join("c")
+		time.Sleep(time.Minute)
+		require.Equal(w, c, w.leader())
+		a.client.Partition(electortest.NoPartition)
+		time.Sleep(time.Minute)
+		c.crash()
+		time.Sleep(time.Minute)
+		require.Len(w, l.gaps, 2)
+		assert.InDelta(w, 15, l.gaps[1].Seconds(), 0.05, "after a crash")
+	})
+}
+
+func TestRequestsAreToldWithTheirErrors(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var l ledger
+		client := w.api.Client("a")
+		client.ForbidWatch(true)
+		w.join("a", told(&l))
+		time.Sleep(time.Second)
+		assert.Equal(w, map[string]int{"get NotFound": 1, "create": 1, "watch Forbidden": 1}, l.requests)
+		assert.Empty(w, l.gaps, "there was nobody to take over from")
+	})
+}
+
+func TestTheStatusAsJSON(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		time.Sleep(time.Second)
+		get := func(method string) (*http.Response, map[string]any) {
+			rec := httptest.NewRecorder()
+			a.el.ServeHTTP(rec, httptest.NewRequest(method, "/", nil))
+			var got map[string]any
+			_ = json.Unmarshal(rec.Body.Bytes(), &got)
+			return rec.Result(), got
+		}
+		resp, got := get(http.MethodGet)
+		assert.Equal(w, http.StatusOK, resp.StatusCode)
+		assert.Equal(w, "application/json", resp.Header.Get("Content-Type"))
+		status := a.el.Status()
+		assert.Equal(w, map[string]any{
+			"identity": "a", "leader": "a", "leading": true, "term": fmt.Sprint(status.Term.Token()),
+			"validUntil":  status.Term.ValidUntil().Format(time.RFC3339Nano),
+			"lastRenewal": status.LastRenewal.Format(time.RFC3339Nano),
+		}, got)
+
+		a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: errors.New("boom")} })
+		time.Sleep(time.Minute)
+		_, got = get(http.MethodGet)
+		assert.Equal(w, false, got["leading"])
+		assert.NotContains(w, got, "term")
+		assert.Contains(w, got["lastError"], "boom")
+
+		resp, _ = get(http.MethodPost)
+		assert.Equal(w, http.StatusMethodNotAllowed, resp.StatusCode)
+	})
+}
