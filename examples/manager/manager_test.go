@@ -16,12 +16,10 @@ var shared fleettest.Shared
 
 func TestMain(m *testing.M) { os.Exit(shared.Main(m, "./manager")) }
 
-var labelled = map[string]string{checksum.Label: "true"}
-
 func TestASignalHandsOver(t *testing.T) {
 	t.Parallel()
 	f := shared.New(t, "README.md")
-	f.Churn(labelled)
+	f.Churn(checksum.Mark)
 	first := f.Start("manager")
 	require.Same(t, first, f.Leader())
 	f.Reconciles(first)
@@ -41,7 +39,7 @@ func TestASignalHandsOver(t *testing.T) {
 func TestALossEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	f := shared.New(t, "README.md")
-	f.Churn(labelled)
+	f.Churn(checksum.Mark)
 	first := f.Start("manager")
 	require.Same(t, first, f.Leader())
 	f.Reconciles(first)
@@ -58,7 +56,7 @@ func TestALossEndsTheProcess(t *testing.T) {
 func TestACrashCostsALeaseNotMore(t *testing.T) {
 	t.Parallel()
 	f := shared.New(t, "README.md")
-	f.Churn(labelled)
+	f.Churn(checksum.Mark)
 	first := f.Start("manager")
 	require.Same(t, first, f.Leader())
 	f.Reconciles(first)

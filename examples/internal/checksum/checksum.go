@@ -75,3 +75,8 @@ func CacheOptions(namespace string) cache.Options {
 		},
 	}
 }
+
+// Mark labels a ConfigMap, so that it gets a checksum.
+func Mark(cm *corev1.ConfigMap) {
+	metav1.SetMetaDataLabel(&cm.ObjectMeta, Label, "true")
+}

@@ -31,6 +31,7 @@ type Fleet struct {
 
 	cluster *cluster.Cluster
 	dir     string
+	env     []string
 
 	mu       sync.Mutex    // guards the fields below
 	changed  chan struct{} // closed and replaced with each line
@@ -109,6 +110,9 @@ func Addr() (string, error) {
 	return l.Addr().String(), nil
 }
 
+// SetEnv sets environment variables, "NAME=value", for the replicas started from now on.
+func (f *Fleet) SetEnv(env ...string) { f.env = env }
+
 // Start starts a program as a replica, with $KUBECONFIG for the fleet's user and namespace. Both its outputs are read
 // as its log.
 func (f *Fleet) Start(name, program string, args ...string) (*Replica, error) {
@@ -121,6 +125,7 @@ func (f *Fleet) Start(name, program string, args ...string) (*Replica, error) {
 	log := &lineWriter{replica: r}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.kubeconfig(), "KUBERNETES_SERVICE_HOST=") // not the pod's, if this is one
+	r.cmd.Env = append(r.cmd.Env, f.env...)
 	started := make(chan error)
 	go r.run(started)
 	if err := <-started; err != nil {
@@ -167,14 +172,15 @@ func (f *Fleet) Close() error {
 	return os.RemoveAll(f.dir)
 }
 
-// CreateConfigMaps makes n ConfigMaps with the labels.
-func (f *Fleet) CreateConfigMaps(ctx context.Context, n int, labels map[string]string) error {
+// CreateConfigMaps makes n ConfigMaps that are marked as edit does.
+func (f *Fleet) CreateConfigMaps(ctx context.Context, n int, edit func(*corev1.ConfigMap)) error {
 	for i := range n {
-		_, err := f.Admin.CoreV1().ConfigMaps(f.Namespace).Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("settings-%d", i), Labels: labels},
+		cm := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("settings-%d", i)},
 			Data:       map[string]string{"number": fmt.Sprint(i)},
-		}, metav1.CreateOptions{})
-		if err != nil {
+		}
+		edit(cm)
+		if _, err := f.Admin.CoreV1().ConfigMaps(f.Namespace).Create(ctx, cm, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("fleet: %w", err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -64,20 +65,25 @@ type Fleet struct {
 	started  int
 }
 
-// New makes a fleet for a test, with the Roles that a README shows and no other rights. Its log is shown if the test
+// New makes a fleet for a test, with the Roles that READMEs show and no other rights. Its log is shown if the test
 // fails, and what still runs at its end is killed.
-func (s *Shared) New(t *testing.T, readme string) *Fleet {
+func (s *Shared) New(t *testing.T, readmes ...string) *Fleet {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	roles, err := fleet.Roles(readme)
-	require.NoError(t, err)
-	require.NotEmpty(t, roles)
+	var roles []string
+	for _, readme := range readmes {
+		more, err := fleet.Roles(readme)
+		require.NoError(t, err)
+		require.NotEmpty(t, more, readme)
+		roles = append(roles, more...)
+	}
 	namespace := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
 	f, err := fleet.New(ctx, s.Cluster, namespace[:min(63, len(namespace))], roles...)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, f.Close())
 		if t.Failed() {
+			t.Log("the logs:")
 			for _, l := range f.Lines() {
 				t.Logf("%s %s %s", l.At.Format("15:04:05.000"), l.Replica.Name, l.Text)
 			}
@@ -170,10 +176,10 @@ func (f *Fleet) Get(r *fleet.Replica, path string) (int, string) {
 	}
 }
 
-// Churn keeps ten ConfigMaps with the labels changing until the test ends, so that there always is something to do.
-func (f *Fleet) Churn(labels map[string]string) {
+// Churn keeps ten ConfigMaps, marked as edit does, changing until the test ends, so that there always is something to do.
+func (f *Fleet) Churn(edit func(*corev1.ConfigMap)) {
 	f.t.Helper()
-	require.NoError(f.t, f.CreateConfigMaps(f.ctx, 10, labels))
+	require.NoError(f.t, f.CreateConfigMaps(f.ctx, 10, edit))
 	ctx, stop := context.WithCancel(f.ctx)
 	var churning sync.WaitGroup
 	f.t.Cleanup(func() { stop(); churning.Wait() })
