@@ -71,18 +71,27 @@ func (f *Fleet) writeKubeconfig() error {
 	return clientcmd.WriteToFile(*kc, f.kubeconfig())
 }
 
+// Root returns the folder of the examples' module.
+func Root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/elector-go/elector/examples").Output()
+	if err != nil {
+		return "", fmt.Errorf("fleet: find the examples' module: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
 // Build builds programs of this module and returns the folder they are in, each under its package's last name. The
 // packages are named as ./manager is, from the module's root.
 func Build(ctx context.Context, packages ...string) (dir string, err error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/elector-go/elector/examples").Output()
+	root, err := Root(ctx)
 	if err != nil {
-		return "", fmt.Errorf("fleet: find the examples' module: %w", err)
+		return "", err
 	}
 	if dir, err = os.MkdirTemp("", "elector-examples-"); err != nil {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)...)
-	cmd.Dir = strings.TrimSpace(string(root))
+	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.Join(fmt.Errorf("fleet: go build %s: %w\n%s", strings.Join(packages, " "), err, out), os.RemoveAll(dir))
 	}
@@ -186,3 +195,6 @@ func (f *Fleet) CreateConfigMaps(ctx context.Context, n int, edit func(*corev1.C
 	}
 	return nil
 }
+
+// PID is the process's number.
+func (r *Replica) PID() int { return r.cmd.Process.Pid }

@@ -20,7 +20,7 @@ import (
 func Run(ctx context.Context, mgr manager.Manager, setup func(manager.Manager) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	m := &termManager{Manager: mgr, cache: &termCache{Cache: mgr.GetCache()}}
+	m := &termManager{Manager: mgr, cache: &termCache{Cache: mgr.GetCache(), term: ctx}}
 	defer m.cache.removeHandlers()
 	if err := setup(m); err != nil {
 		return err
@@ -73,6 +73,7 @@ func (m *termManager) GetControllerOptions() config.Controller {
 // theirs away: without this each term would leave some behind, with their queues.
 type termCache struct {
 	cache.Cache
+	term     context.Context
 	mu       sync.Mutex // guards the fields below
 	ended    bool
 	removals []func()
@@ -95,6 +96,17 @@ func (c *termCache) removeHandlers() {
 	}
 }
 
+// atEnd has remove called at the end of the term, or now if that has been.
+func (c *termCache) atEnd(remove func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		remove()
+		return
+	}
+	c.removals = append(c.removals, remove)
+}
+
 type termInformer struct {
 	cache.Informer
 	cache *termCache
@@ -107,12 +119,12 @@ func (i *termInformer) AddEventHandlerWithOptions(handler toolscache.ResourceEve
 		return nil, err
 	}
 	remove := func() { _ = i.RemoveEventHandler(registration) } // it fails only for a registration of another informer
-	i.cache.mu.Lock()
-	defer i.cache.mu.Unlock()
-	if i.cache.ended {
-		remove()
-	} else {
-		i.cache.removals = append(i.cache.removals, remove)
+	i.cache.atEnd(remove)
+	// The controller waits until the handler has been told of what is in the cache, by a look every 100 ms. It is told
+	// in less, if the cache is warm: with this the first look finds it done.
+	select {
+	case <-registration.HasSyncedChecker().Done():
+	case <-i.cache.term.Done():
 	}
 	return registration, nil
 }
