@@ -134,7 +134,7 @@ func TestARecorderThatBlocksDoesNotHoldUpTheElection(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.NoError(w, a.el.StepDown(w.Context()))
 		b := w.join("b")
-		w.within(15*time.Millisecond+roundTrip, "b leads", func() bool { return w.leader() == b })
+		require.Equal(w, b, w.awaitLeader(time.Second))
 		a.stop()
 		time.Sleep(time.Minute)
 		assert.Equal(w, []string{"a", "b"}, names)

@@ -147,7 +147,7 @@ var mutants = []mutant{
 		"})"},
 	{"gate", "the term of the request's context is not asked for", "transport.go",
 		"if !ok || term.of != g.elector {",
-		"if true {"},
+		"if ok || !ok {"},
 	{"gate", "another elector's term will do", "transport.go",
 		"if !ok || term.of != g.elector {",
 		"if !ok {"},
