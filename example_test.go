@@ -213,32 +213,35 @@ func ExampleFollow() {
 	api := electortest.NewServer()
 	defer api.Close()
 	leases := api.Client("dashboard").CoordinationV1()
+	done := make(chan struct{})
 	el, err := elector.New(leases, elector.Options{
 		Namespace: "shop", Name: "order-controller", Identity: "a",
-		Run: func(ctx context.Context) error { time.Sleep(100 * time.Millisecond); return nil },
+		Run: func(context.Context) error { <-done; return nil },
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
+	go func() { _ = el.Run(context.Background()) }()
+
 	holders, err := elector.Follow(context.Background(), leases, "shop", "order-controller")
 	if err != nil {
 		log.Fatal(err)
 	}
 	led := false
 	for holder := range holders {
-		fmt.Printf("%q\n", holder)
 		switch {
-		case holder == "" && !led:
-			go func() { _ = el.Run(context.Background()) }()
-		case holder == "":
+		case holder != "":
+			fmt.Println(holder, "leads")
+			led = true
+			close(done)
+		case led:
+			fmt.Println("nobody leads")
 			return
 		}
-		led = holder != ""
 	}
 	// Output:
-	// ""
-	// "a"
-	// ""
+	// a leads
+	// nobody leads
 }
 
 // newEvents makes an EventRecorder of one from client-go/tools/events, as a controller-runtime manager's
