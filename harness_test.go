@@ -74,17 +74,18 @@ func inWorld(t *testing.T, f func(w *world)) {
 
 // A replica is one candidate, its client and its callback.
 type replica struct {
-	w      *world
-	name   string
-	el     *elector.Elector
-	client *electortest.Client
-	stop   context.CancelFunc
-	done   chan struct{} // closed once Run has returned
-	err    error         // what it returned
-	drain  time.Duration // how long the callback takes to return once told
-	work   func(ctx context.Context) error
-	gate   func() // blocks while the replica is suspended; nil if it never is
-	logged []string
+	w       *world
+	name    string
+	el      *elector.Elector
+	client  *electortest.Client
+	stop    context.CancelFunc
+	done    chan struct{} // closed once Run has returned
+	err     error         // what it returned
+	drain   time.Duration // how long the callback takes to return once told
+	work    func(ctx context.Context) error
+	gate    func() // blocks while the replica is suspended; nil if it never is
+	decides func() // see gated
+	logged  []string
 }
 
 type option func(r *replica, o *elector.Options)
@@ -122,7 +123,7 @@ func (w *world) joinOver(leases coordinationv1client.LeasesGetter, client *elect
 	ctx, cancel := context.WithCancel(logr.NewContext(w.Context(), r.logger()))
 	r.stop = cancel
 	if r.gate != nil {
-		ctx = gated{ctx, r.gate}
+		ctx = gated{ctx, r.gate, r.decides}
 	}
 	w.replicas = append(w.replicas, r)
 	go func() {

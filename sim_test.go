@@ -38,7 +38,7 @@ func TestSimulation(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}, rates: map[string]float64{}, forged: map[string]bool{}}
+				s := &simulation{world: w, rng: rand.New(rand.NewPCG(seed, 0)), written: map[stamps]write{}, timings: map[string][3]time.Duration{}, rates: map[string]float64{}, forged: map[string]bool{}, tally: map[string]int{}}
 				defer s.report(seed)
 				s.play(time.Duration(*simHours * float64(time.Hour)))
 			})
@@ -66,7 +66,10 @@ type simulation struct {
 	frozen  bool             // no more events
 	written map[stamps]write // every write that was ever sent
 	before  *coordinationv1.Lease
-	pending int // calls of StepDown that have not returned
+	since   time.Time // when the present term began, or the present Lease was made
+	pending int       // calls of StepDown that have not returned
+	storm   bool      // actors may be suspended
+	tally   map[string]int
 }
 
 // stamps tell a write from every other, for their last digits are random.
@@ -90,6 +93,13 @@ type actor struct {
 	requests     int
 	begun        int  // callbacks
 	polls        bool // may not watch
+	ambush       ambush
+	asleep       chan struct{} // closed on waking; nil while awake
+	slept, woke  time.Time     // when it last fell asleep, and when it last woke, or joined
+	decided      time.Time     // when, as a standby, it last went to decide
+	inside       *visit        // the callback that runs, nil for none
+	writes       int           // under way, without the releases
+	releases     int
 	crashed      bool
 	stopped      bool // its ctx was ended
 	quit         error
@@ -118,6 +128,9 @@ func (s *simulation) play(length time.Duration) {
 	s.twins = s.rng.IntN(2) == 0
 	s.fastest = []float64{1, 1, 1.1, 1.25}[s.rng.IntN(4)]
 	for time.Since(s.start) < length && !s.Failed() {
+		s.lock.Lock()
+		s.storm = true
+		s.lock.Unlock()
 		for range 3 + s.rng.IntN(10) {
 			s.populate()
 			time.Sleep(time.Duration(s.rng.ExpFloat64() * float64(8*time.Second)))
@@ -134,6 +147,7 @@ func (s *simulation) play(length time.Duration) {
 
 // calm heals everything, and then expects somebody to lead, and what has been asked for to be done.
 func (s *simulation) calm() {
+	s.awaitWaking()
 	s.note(nil, "calm")
 	for _, a := range s.living() {
 		a.client.Partition(electortest.NoPartition)
@@ -284,11 +298,14 @@ func (s *simulation) enlist() {
 	s.lock.Lock()
 	defer s.lock.Unlock() // until the actor is complete nobody may look at it
 	client.SetLatency(roundTrip)
-	clock.LeasesGetter = client.CoordinationV1()
+	clock.LeasesGetter = sleepers{client.CoordinationV1(), s, a}
+	a.woke = time.Now()
 	a.replica = s.joinOver(clock, client, fmt.Sprintf("r%d", n), func(r *replica, o *elector.Options) {
 		o.Identity, o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = a.identity, clock.own(), a.renew, clock.shrink(d[2]*time.Second)
 		o.Run = func(ctx context.Context) error { return s.callback(a, ctx) }
 		o.OnOverrun = func(elector.Term) {}
+		r.gate, r.decides = func() { s.step(a) }, func() { s.decides(a) }
+		o.Metrics = gatedMetrics{r.gate, func() { s.comesTo(a, "term") }}
 	})
 	s.actors = append(s.actors, a)
 	s.write(a, "joins as %s with %v/%v, and a clock that runs at %v", a.identity, a.lease, d[1]*time.Second, rate)
@@ -315,10 +332,13 @@ func (s *simulation) judgeEnd(a *actor) {
 // callback is the work of an actor. It keeps to the contract: once it is told of a loss it returns within the stop
 // budget, and after a clean stop it does what it likes while its term is valid.
 func (s *simulation) callback(a *actor, ctx context.Context) error {
-	span := s.enter(a.replica, ctx)
-	defer s.leave(a.replica, span)
+	v := s.begin(a, ctx)
+	if v == nil {
+		s.expectTold(a, ctx)
+		return nil
+	}
+	defer s.end(a, v)
 	s.lock.Lock()
-	a.begun++
 	quitAfter := time.Duration(math.MaxInt64)
 	if a.rng.IntN(8) == 0 {
 		quitAfter = time.Duration(a.rng.IntN(200)) * time.Second
@@ -326,31 +346,28 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 	share, own := a.rng.Float64(), a.rng.IntN(2) == 0
 	drain := []time.Duration{0, time.Duration(a.rng.IntN(5e9)), time.Duration(a.rng.IntN(60e9))}[a.rng.IntN(3)]
 	s.lock.Unlock()
-	s.note(a, "BEGINS, term %d", span.term.Token())
+	s.note(a, "BEGINS, term %d", v.term.Token())
 	s.stopClock()
 	ended := make(chan struct{})
 	defer close(ended)
-	go s.guard(a, ctx, span.term, ended)
+	go s.guard(a, ctx, v.term, ended)
 	select {
 	case <-time.After(quitAfter):
-		s.lock.Lock()
-		defer s.lock.Unlock()
-		if ctx.Err() == nil {
-			if a.quits = true; own {
-				a.quit = errQuit
-			}
+		if s.stays(a, v) {
+			return s.quit(a, ctx, own)
 		}
-		s.write(a, "ENDS by itself: %v", a.quit)
-		return a.quit
+		<-ctx.Done()
 	case <-ctx.Done():
 	}
-	cause := context.Cause(ctx)
-	s.note(a, "is told: %v", cause)
-	// The candidate with the fastest clock is the first to take over.
-	if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
-		time.Sleep(time.Duration(share * float64(budget-time.Millisecond)))
-	} else {
-		drainWhileValid(span.term, drain, budget)
+	if s.stays(a, v) {
+		cause := context.Cause(ctx)
+		s.told(a, cause)
+		// The candidate with the fastest clock is the first to take over.
+		if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew - time.Millisecond; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
+			s.drainAfterLoss(a, v, time.Duration(share*float64(budget)), budget)
+		} else {
+			s.drainWhileValid(a, v, drain, budget)
+		}
 	}
 	s.note(a, "ENDS")
 	if own {
@@ -359,21 +376,29 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 	return nil
 }
 
-// drainWhileValid takes d to return, or less if the term ends meanwhile: then as long as the stop budget allows, less
-// the time after which that is noticed.
-func drainWhileValid(term elector.Term, d, budget time.Duration) {
-	const step = 100 * time.Millisecond
-	for ; d > 0; d -= step {
-		if !term.Valid() {
-			time.Sleep(min(d, budget-step-10*time.Millisecond))
-			return
+// quit ends a callback by itself.
+func (s *simulation) quit(a *actor, ctx context.Context, failing bool) error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if ctx.Err() == nil {
+		if a.quits = true; failing {
+			a.quit = errQuit
 		}
-		time.Sleep(min(d, step))
 	}
+	s.write(a, "ENDS by itself: %v", a.quit)
+	return a.quit
+}
+
+func (s *simulation) told(a *actor, cause error) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.write(a, "is told: %v", cause)
+	s.spring(a, "loss", 2*time.Second)
 }
 
 // guard checks that the callback's ctx has ended whenever its term is not valid, and RenewDeadline after the sending of
-// the last write that the server has taken, whatever the library makes of the replies (S1, S2).
+// the last write that the server has taken, whatever the library makes of the replies (S1, S2). In a sleep nothing can be
+// noticed; after it there is a millisecond for that.
 func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, ended <-chan struct{}) {
 	for told := false; !told; {
 		select {
@@ -383,9 +408,12 @@ func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, end
 			told = true
 		case <-time.After(min(max(time.Until(term.ValidUntil()), 0), time.Second) + time.Millisecond):
 		}
+		if s.pause(a) {
+			time.Sleep(time.Millisecond)
+		}
 		valid := term.Valid()
 		s.lock.Lock()
-		late := time.Since(a.applied) - a.renew - time.Millisecond
+		late, asleep := time.Since(a.applied)-a.renew-time.Millisecond, a.asleep != nil
 		s.lock.Unlock()
 		time.Sleep(time.Microsecond) // whoever has ended the term is about to end ctx
 		select {
@@ -394,6 +422,8 @@ func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, end
 		default:
 		}
 		switch {
+		case asleep:
+			told = false
 		case late > 0:
 			s.fail("%s works on %v after its RenewDeadline", a.name, late)
 			return
@@ -415,8 +445,11 @@ func (s *simulation) judge(a *actor, r electortest.Request) electortest.Fault {
 	if a.requests++; a.requests == 41 {
 		s.complain("%s has sent %d requests in a second", a.name, a.requests)
 	}
-	if r.Lease != nil {
-		s.written[stampsOf(r.Lease)] = write{a, now}
+	switch {
+	case r.Lease != nil && holder(r.Lease) == "":
+		s.spring(a, "release", 3*roundTrip/2)
+	case r.Lease != nil:
+		s.spring(a, "write", 3*roundTrip/2)
 	}
 	switch {
 	case r.Verb == "update" && (r.Lease.ResourceVersion == "" || r.Lease.UID == ""):
@@ -472,6 +505,9 @@ func (s *simulation) observe() {
 				if b := s.before; holder(l) == "" && (b == nil || holder(b) != wrote.by.identity && holder(b) != "" || s.written[stampsOf(b)].by != wrote.by && holder(b) != "") {
 					s.complain("%s has released what is not its own", wrote.by.name)
 				}
+			}
+			if b := s.before; ev.Type == "ADDED" || b == nil || holder(b) != holder(l) || stampsOf(b).acquired != stampsOf(l).acquired {
+				s.since = time.Now()
 			}
 			s.write(nil, "%s %s", ev.Type, describe(l, electortest.Fault{}))
 			s.before = l
@@ -545,11 +581,12 @@ func (s *simulation) stopClock() {
 
 // report prints the end of the timeline of a seed that has failed.
 func (s *simulation) report(seed uint64) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.Logf("suspensions: %v", s.tally)
 	if !s.Failed() {
 		return
 	}
-	s.lock.Lock()
-	defer s.lock.Unlock()
 	s.Logf("the last events:\n%s", strings.Join(s.events[max(0, len(s.events)-400):], "\n"))
 	s.Logf("again: go test -run 'TestSimulation' . -sim.seed=%d -sim.hours=%v -count=5", seed, *simHours)
 }
@@ -569,7 +606,7 @@ func (s *simulation) mischief() string {
 		return "nobody there"
 	}
 	a := s.victim()
-	switch s.rng.IntN(16) {
+	switch s.rng.IntN(20) {
 	case 0, 1:
 		p := electortest.Partition(1 + s.rng.IntN(3))
 		a.client.Partition(p)
@@ -608,6 +645,8 @@ func (s *simulation) mischief() string {
 		return s.stepDown(a)
 	case 13:
 		return s.edit()
+	case 14, 15, 16, 17:
+		return s.suspension(a)
 	default:
 		return s.drop()
 	}
@@ -627,6 +666,7 @@ func (s *simulation) stepDown(a *actor) string {
 	defer s.lock.Unlock()
 	s.pending++
 	go func() {
+		s.pause(a) // it is the actor that calls
 		err := a.el.StepDown(context.Background())
 		s.lock.Lock()
 		defer s.lock.Unlock()
@@ -643,7 +683,7 @@ func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
 		// Of a name that was put in by hand, or beside a duration that was, it cannot be told whether the actor has seen
 		// a record of that holder's own.
-		if a.el.Leader() != holder(present) || s.forged[holder(present)] {
+		if a.el.Leader() != holder(present) || s.forged[holder(present)] || s.sleepsAsNewcomer(a) {
 			return true
 		}
 	}
