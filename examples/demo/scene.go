@@ -175,7 +175,7 @@ var (
 	lossEnds = act{"The leader loses its lease: another holder is in it. The process ends.", func(ctx context.Context, s *scene) error {
 		old, at := s.leader, time.Now()
 		s.say(at, old, `loses its lease: "somebody" is written into it`)
-		if err := s.StealLease(ctx, s.lease, "somebody", 1); err != nil {
+		if err := s.StealLease(ctx, s.lease, "somebody", 15); err != nil {
 			return err
 		}
 		if err := s.exit(ctx, old, 1); err != nil {
@@ -184,13 +184,13 @@ var (
 		if _, err := s.launch(ctx); err != nil { // as a Deployment does
 			return err
 		}
-		return s.succession(ctx, at, "the loss, when nobody has renewed the lease for 15 s")
+		return s.succession(ctx, at, "the loss, when somebody's lease has expired")
 	}}
 
 	lossStops = act{"The leader loses its lease: another holder is in it. The process goes on.", func(ctx context.Context, s *scene) error {
 		old, at := s.leader, time.Now()
 		s.say(at, old, `loses its lease: "somebody" is written into it`)
-		if err := s.StealLease(ctx, s.lease, "somebody", 1); err != nil {
+		if err := s.StealLease(ctx, s.lease, "somebody", 15); err != nil {
 			return err
 		}
 		l, next, err := s.Await(ctx, "the end of its work", s.next, func(l fleet.Line) bool { return l.Replica == old && l.Is("All workers finished") })
@@ -199,7 +199,7 @@ var (
 		}
 		s.next = next
 		s.say(l.At, old, "has stopped its work, %s after the loss, and stands by: it is process %d still", short(l.At.Sub(at)), old.PID())
-		return s.succession(ctx, at, "the loss, when nobody has renewed the lease for 15 s")
+		return s.succession(ctx, at, "the loss, when somebody's lease has expired")
 	}}
 
 	end = act{"All stop.", func(ctx context.Context, s *scene) error {

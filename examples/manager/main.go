@@ -38,6 +38,7 @@ func run(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	cfg.QPS = -1 // no limit in the client, as from ctrl.GetConfig: the API server has its own
 	namespace, _, err := kube.Namespace()
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func TestStandbysAreHealthyAndReady(t *testing.T) {
 // TestFigures measures the time from SIGTERM of the leader to the first reconciliation by the next one.
 func TestFigures(t *testing.T) {
 	const configMaps, handOvers = 500, 5
-	finished := func(cm *corev1.ConfigMap) { // nothing is left to write, which would take long: 20 writes a second
+	finished := func(cm *corev1.ConfigMap) { // so that nothing is left to write
 		sum, err := checksum.Sum(cm)
 		require.NoError(t, err)
 		checksum.Mark(cm)
