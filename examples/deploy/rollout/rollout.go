@@ -59,7 +59,7 @@ func New(ctx context.Context, c *cluster.Cluster, namespace, program, dir string
 	if err != nil {
 		return nil, err
 	}
-	r := &Rollout{Fleet: f, program: program, kubeconfig: filepath.Join(dir, namespace)}
+	r := &Rollout{Fleet: f, program: program, kubeconfig: filepath.Join(dir, namespace+".kubeconfig")}
 	return r, errors.Join(r.logIn(ctx, c), r.settle(ctx))
 }
 
