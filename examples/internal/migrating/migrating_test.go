@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/elector-go/elector/examples/internal/checksum"
 	"github.com/elector-go/elector/examples/internal/fleet"
@@ -19,6 +21,7 @@ const guide = "../../MIGRATING.md"
 var shared fleettest.Shared
 
 func TestMain(m *testing.M) {
+	ctrl.SetLogger(klog.Background())
 	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/wrapped", "./internal/migrating/warm"))
 }
 

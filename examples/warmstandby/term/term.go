@@ -36,6 +36,9 @@ func Run(ctx context.Context, mgr manager.Manager, setup func(manager.Manager) e
 			end() // the others stop too
 		}
 	}
+	if first == nil {
+		<-ctx.Done() // to return by itself would end the election
+	}
 	return first
 }
 

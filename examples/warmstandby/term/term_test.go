@@ -3,6 +3,7 @@ package term
 import (
 	"context"
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
@@ -22,6 +24,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(klog.Background())
+	os.Exit(m.Run())
+}
 
 // countingInformer counts the handlers on an informer, and those that ever were.
 type countingInformer struct {
@@ -118,4 +125,24 @@ func TestAFailureStopsTheOthers(t *testing.T) {
 	require.True(t, stopped.Load())
 	require.Zero(t, informer.handlers.Load())
 	require.ErrorIs(t, Run(t.Context(), mgr, func(manager.Manager) error { return failure }), failure, "of setup")
+}
+
+func TestATermIsNotOverBecauseAllIsDone(t *testing.T) {
+	mgr, _ := newManager(t)
+	ctx, end := context.WithCancel(t.Context())
+	returned := make(chan error, 1)
+	done := make(chan struct{})
+	go func() {
+		returned <- Run(ctx, mgr, func(mgr manager.Manager) error {
+			return mgr.Add(manager.RunnableFunc(func(context.Context) error { close(done); return nil }))
+		})
+	}()
+	<-done
+	select {
+	case <-returned:
+		t.Fatal("the election would end")
+	case <-time.After(100 * time.Millisecond):
+	}
+	end()
+	require.NoError(t, <-returned)
 }
