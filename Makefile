@@ -37,9 +37,10 @@ lint:
 
 # The simulation at length: SEEDS seeds of HOURS simulated hours each. A seed that fails prints how to run it again.
 SEEDS = 1000
+FIRST = 1
 HOURS = 2
 sim:
-	go test -run '^TestSimulation$$' -timeout 10h . -sim.seeds=$(SEEDS) -sim.hours=$(HOURS)
+	go test -run '^TestSimulation$$' -timeout 10h . -sim.first=$(FIRST) -sim.seeds=$(SEEDS) -sim.hours=$(HOURS)
 
 # Break each rule of the protocol on purpose, and see which tests notice.
 mutants:

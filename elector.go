@@ -505,8 +505,10 @@ func (l *leadership) start(sent time.Time) {
 	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
 }
 
-// renewed moves the end of the term's authority on. It does not bring back a term that is over.
+// renewed moves the end of the term's authority on. It does not bring back a term that is over, nor one that has run out
+// though its timer has not told yet, as on waking from a suspension (S1).
 func (l *leadership) renewed(sent time.Time) {
+	l.expire()
 	l.term.authority.Store(&authority{sent: sent})
 	l.deadline.Reset(time.Until(sent.Add(l.term.renewDeadline)))
 	l.alarm.Reset(time.Until(sent.Add(l.term.overrunAfter())))

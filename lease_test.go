@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"strconv"
@@ -258,6 +259,16 @@ func TestASuspendedMachineNoticesOnWaking(t *testing.T) {
 	own := tenure{phase: leading, wrote: o.claim, sent: sent}
 	assert.Equal(t, renew, decide(cfg, o, own, sent).do)
 	assert.Equal(t, stop, decide(cfg, o, own, woken).do)
+}
+
+func TestAReplyTakenInBeforeTheTimerThatItComesTooLateForDoesNotReviveTheTerm(t *testing.T) {
+	l := &leadership{term: newTerm(&Elector{timing: cfg}, 1, time.Now().Add(-cfg.renewDeadline))}
+	l.ctx, l.cancel = context.WithCancelCause(t.Context())
+	l.deadline, l.alarm = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	require.False(t, l.term.Valid())
+	l.renewed(time.Now())
+	assert.False(t, l.term.Valid())
+	assert.ErrorIs(t, context.Cause(l.ctx), ErrLost)
 }
 
 func TestAStandbysPatienceGoesByTheMonotonicClockAlone(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run the simulation of this seed only")
+	simFirst = flag.Uint64("sim.first", 1, "the first seed to run the simulation with")
 	simSeeds = flag.Uint64("sim.seeds", 6, "how many seeds to run the simulation with")
 	simHours = flag.Float64("sim.hours", 0.5, "simulated hours for each seed")
 )
@@ -31,7 +32,7 @@ var (
 // library promises for every one of them. A seed fixes the storms. It does not fix the library's own jitter nor the
 // scheduler, so a seed that has failed may need a few runs to fail again.
 func TestSimulation(t *testing.T) {
-	first, last := uint64(1), *simSeeds
+	first, last := *simFirst, *simFirst+*simSeeds-1
 	if *simSeed != 0 {
 		first, last = *simSeed, *simSeed
 	}
