@@ -1,16 +1,23 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples figures e2e
+MODULES = . examples figures metrics metrics/alerts e2e
 
-.PHONY: test quick e2e chaos bench lint sim mutants figures model
+.PHONY: test servers quick e2e chaos bench lint sim mutants figures model
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
-test:
+test: servers
 	go vet ./...
 	go test -race -timeout 15m ./...
 	go -C examples test -race -timeout 15m ./...
 	go -C figures test -timeout 15m ./...
+	go -C metrics test -race -timeout 15m ./...
+	go -C metrics/alerts test -timeout 15m ./...
 	$(MAKE) e2e
+
+# The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
+servers:
+	go -C e2e/tools/etcd tool -n server
+	go -C e2e/tools/kube-apiserver tool -n kube-apiserver
 
 # The part for people at work.
 quick:
