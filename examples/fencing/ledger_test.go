@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -100,23 +101,26 @@ func TestNoWriteOfAnOldTermFollowsARaise(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, second, token)
 		writing.Wait() // the old leader has tried again by then, and was refused
+		require.False(t, t.Failed())
 		requireRow(t, next, read, second)
 	}
 }
 
 // writeUntilFenced writes as the leader of a term for as long as it may.
 func writeUntilFenced(t *testing.T, ctx context.Context, l *ledger, token uint64, begun chan<- struct{}) {
-	for batch := int64(1); ; batch++ {
-		err := l.write(ctx, token, batch)
-		if batch == 3 {
-			close(begun)
-		}
-		if err != nil {
+	tell := sync.OnceFunc(func() { close(begun) })
+	defer tell()
+	for batch, start := int64(1), time.Now(); time.Since(start) < 10*time.Second; batch++ {
+		if err := l.write(ctx, token, batch); err != nil {
 			assert.ErrorIs(t, err, errFenced)
-			assert.Greater(t, batch, int64(3))
+			assert.Greater(t, batch, int64(3), "refused before another has raised the token")
 			return
 		}
+		if batch == 3 {
+			tell()
+		}
 	}
+	t.Error("never refused")
 }
 
 func TestTheDatabaseIsSetUpAsItSays(t *testing.T) {
