@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -178,16 +179,16 @@ func TestACutOffLeaderShowsZeroFromItsDeadlineOn(t *testing.T) {
 
 func TestTheEndOfATermIsSeenThoughTheElectionIsStuck(t *testing.T) {
 	inShop(t, func(s *shop) {
-		var stuck bool
+		var stuck atomic.Bool
 		leader, standby := s.twoReplicas()
 		for _, r := range []*replica{leader, standby} {
 			r.client.Intercept(func(electortest.Request) electortest.Fault {
-				stuck = true
+				stuck.Store(true)
 				return electortest.Fault{LoseRequest: true}
 			})
 		}
 		time.Sleep(10 * time.Second)
-		require.True(s, stuck)
+		require.True(s, stuck.Load())
 		require.Zero(s, leader.gauge()+standby.gauge())
 	})
 }
