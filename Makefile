@@ -16,8 +16,8 @@ test: servers
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
 servers:
-	go -C e2e/tools/etcd tool -n server
-	go -C e2e/tools/kube-apiserver tool -n kube-apiserver
+	go -C e2e/tools/etcd tool -n server >/dev/null
+	go -C e2e/tools/kube-apiserver tool -n kube-apiserver >/dev/null
 
 # The part for people at work.
 quick:

@@ -38,7 +38,8 @@ type authority struct {
 
 type termKey struct{}
 
-// TermFrom returns the term that the callback's ctx was made for, or any ctx derived from it.
+// TermFrom returns the term that the callback's ctx was made for, or any ctx derived from it. Where a framework makes
+// contexts of its own for the work, as a controller-runtime manager does, Elector.Status tells the term.
 func TermFrom(ctx context.Context) (Term, bool) {
 	t, ok := ctx.Value(termKey{}).(Term)
 	return t, ok
