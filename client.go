@@ -222,7 +222,7 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 	c.lastRenewal = call.sent
 	if c.leader != nil {
 		c.leader.renewed(call.sent)
-		c.opts.Metrics.Renewed(c.lease, now.Sub(call.sent), left)
+		c.opts.Metrics.Renewed(c.lease, now.Sub(call.sent), left, c.renewDeadline)
 	}
 }
 
@@ -252,7 +252,7 @@ func (c *candidate) conflicted(call *call, now time.Time) {
 
 // failed takes in a request that was refused, or that may or may not have been carried out.
 func (c *candidate) failed(call *call, err error, now time.Time) {
-	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err) || errors.Is(err, errNoReply)
+	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err)
 	if unanswered {
 		c.redial(call.sent) // the connection may be dead
 	}

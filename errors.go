@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -19,7 +20,7 @@ var (
 	errNamesake   = errors.New("each process needs an Options.Identity of its own; leave it empty to have one made")
 	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")
 	errUnreleased = errors.New("the lease could not be released in time")
-	errNoReply    = errors.New("no answer within the time limit of an attempt")
+	errNoReply    = fmt.Errorf("no answer within the time limit of an attempt: %w", context.DeadlineExceeded)
 )
 
 // Reason tells why a term ended other than by the callback's return or by the end of Run's ctx. The zero value is no

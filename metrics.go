@@ -19,9 +19,9 @@ type Metrics interface {
 	// Lost tells that a term was lost, or given up by StepDown: as soon as it is.
 	Lost(lease types.NamespacedName, reason Reason)
 
-	// Renewed tells of a successful renewal: how long its answer took, and how much of RenewDeadline the renewal before
-	// had left when the answer came. The less is left, the shorter the outage that costs the term.
-	Renewed(lease types.NamespacedName, latency, left time.Duration)
+	// Renewed tells of a successful renewal: how long its answer took, and how much was left of RenewDeadline, counted
+	// from the renewal before, when the answer came. The less is left, the nearer the term came to being lost.
+	Renewed(lease types.NamespacedName, latency, left, renewDeadline time.Duration)
 
 	// HandedOver tells, at the beginning of a term, how long it was since this candidate saw another's hold on the
 	// Lease: since its release, or since the last renewal of one that crashed. It is not called for a new Lease.
@@ -31,16 +31,17 @@ type Metrics interface {
 	Overrun(lease types.NamespacedName)
 
 	// Request tells of an answer of the API, or that none came in time: verb is get, create, update or watch, and err
-	// as apimachinery's errors package tells them apart, nil for success. A conflict, or a Lease that is not found, is
-	// an error here, although the election goes on with it.
+	// as apimachinery's errors package tells them apart, or a context.DeadlineExceeded, nil for success. A conflict, or
+	// a Lease that is not found, is an error here, although the election goes on with it. Of a watch it is the opening
+	// that is told.
 	Request(lease types.NamespacedName, verb string, err error)
 }
 
 type noMetrics struct{}
 
-func (noMetrics) Term(types.NamespacedName, Term)                            {}
-func (noMetrics) Lost(types.NamespacedName, Reason)                          {}
-func (noMetrics) Renewed(types.NamespacedName, time.Duration, time.Duration) {}
-func (noMetrics) HandedOver(types.NamespacedName, time.Duration)             {}
-func (noMetrics) Overrun(types.NamespacedName)                               {}
-func (noMetrics) Request(types.NamespacedName, string, error)                {}
+func (noMetrics) Term(types.NamespacedName, Term)                       {}
+func (noMetrics) Lost(types.NamespacedName, Reason)                     {}
+func (noMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) {}
+func (noMetrics) HandedOver(types.NamespacedName, time.Duration)        {}
+func (noMetrics) Overrun(types.NamespacedName)                          {}
+func (noMetrics) Request(types.NamespacedName, string, error)           {}

@@ -54,7 +54,10 @@ func (l *ledger) Term(_ types.NamespacedName, t elector.Term)          { l.terms
 func (l *ledger) Lost(_ types.NamespacedName, r elector.Reason)        { l.lost = append(l.lost, r) }
 func (l *ledger) HandedOver(_ types.NamespacedName, gap time.Duration) { l.gaps = append(l.gaps, gap) }
 func (l *ledger) Overrun(types.NamespacedName)                         { l.overruns++ }
-func (l *ledger) Renewed(_ types.NamespacedName, lat, left time.Duration) {
+func (l *ledger) Renewed(_ types.NamespacedName, lat, left, of time.Duration) {
+	if of != 10*time.Second {
+		panic(of)
+	}
 	l.latency, l.left = append(l.latency, lat), append(l.left, left)
 }
 

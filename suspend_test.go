@@ -374,11 +374,11 @@ func (g gatedMetrics) Term(_ types.NamespacedName, term elector.Term) {
 	g.gate()
 }
 
-func (g gatedMetrics) Lost(types.NamespacedName, elector.Reason)                  { g.gate() }
-func (g gatedMetrics) Renewed(types.NamespacedName, time.Duration, time.Duration) { g.gate() }
-func (g gatedMetrics) HandedOver(types.NamespacedName, time.Duration)             { g.gate() }
-func (g gatedMetrics) Overrun(types.NamespacedName)                               { g.gate() }
-func (g gatedMetrics) Request(types.NamespacedName, string, error)                { g.gate() }
+func (g gatedMetrics) Lost(types.NamespacedName, elector.Reason)             { g.gate() }
+func (g gatedMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) { g.gate() }
+func (g gatedMetrics) HandedOver(types.NamespacedName, time.Duration)        { g.gate() }
+func (g gatedMetrics) Overrun(types.NamespacedName)                          { g.gate() }
+func (g gatedMetrics) Request(types.NamespacedName, string, error)           { g.gate() }
 
 // A sleeper's client sends nothing and hears nothing while its actor sleeps.
 type sleepers struct {

@@ -21,6 +21,7 @@
 package metrics
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -68,14 +69,8 @@ type Collector struct {
 	handovers *prometheus.HistogramVec
 	requests  *prometheus.CounterVec
 
-	mu   sync.Mutex // guards last and what it holds
-	last map[types.NamespacedName]*served
-}
-
-// served is what is remembered of a Lease.
-type served struct {
-	term          elector.Term  // the last one; it says itself whether it is still valid
-	renewDeadline time.Duration // 0 before the first renewal
+	mu   sync.Mutex                            // guards last
+	last map[types.NamespacedName]elector.Term // each says itself whether it is still valid
 }
 
 var (
@@ -101,7 +96,7 @@ func New() *Collector {
 		handovers: histogram("elector_handover_seconds",
 			"Time from the last sign of another's hold on the lease (its release, or the last renewal of one that crashed) to the beginning of this process's term.", seconds),
 		requests: counter("elector_requests_total", "Requests for the lease to the Kubernetes API, by verb and outcome.", "verb", "outcome"),
-		last:     map[types.NamespacedName]*served{},
+		last:     map[types.NamespacedName]elector.Term{},
 	}
 }
 
@@ -109,16 +104,14 @@ func New() *Collector {
 func (c *Collector) Term(lease types.NamespacedName, term elector.Term) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.last[lease]
-	if s == nil {
-		s = &served{}
-		c.last[lease] = s
+	if _, known := c.last[lease]; !known {
+		c.last[lease] = term
 		c.begin(lease)
 	}
 	if term == (elector.Term{}) {
 		return // whatever the term before was, it says itself that it is over
 	}
-	s.term = term
+	c.last[lease] = term
 	c.terms.WithLabelValues(lease.Namespace, lease.Name).Inc()
 }
 
@@ -149,27 +142,9 @@ func (c *Collector) Lost(lease types.NamespacedName, reason elector.Reason) {
 }
 
 // Renewed is part of elector.Metrics.
-func (c *Collector) Renewed(lease types.NamespacedName, latency, left time.Duration) {
+func (c *Collector) Renewed(lease types.NamespacedName, latency, left, renewDeadline time.Duration) {
 	c.latency.WithLabelValues(lease.Namespace, lease.Name).Observe(latency.Seconds())
-	if left <= 0 {
-		c.left.WithLabelValues(lease.Namespace, lease.Name).Observe(0)
-	} else if of := c.renewDeadline(lease, latency); of > 0 {
-		c.left.WithLabelValues(lease.Namespace, lease.Name).Observe(left.Seconds() / of.Seconds())
-	}
-}
-
-// renewDeadline is worked out from the term, just renewed, that ends RenewDeadline after the renewal was sent.
-func (c *Collector) renewDeadline(lease types.NamespacedName, latency time.Duration) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.last[lease]
-	if s == nil {
-		return 0
-	}
-	if until := s.term.ValidUntil(); !until.IsZero() {
-		s.renewDeadline = time.Until(until) + latency
-	}
-	return s.renewDeadline
+	c.left.WithLabelValues(lease.Namespace, lease.Name).Observe(left.Seconds() / renewDeadline.Seconds())
 }
 
 // HandedOver is part of elector.Metrics.
@@ -211,9 +186,5 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 func (c *Collector) current() map[types.NamespacedName]elector.Term {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	terms := map[types.NamespacedName]elector.Term{}
-	for lease, s := range c.last {
-		terms[lease] = s.term
-	}
-	return terms
+	return maps.Clone(c.last)
 }
