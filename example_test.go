@@ -244,6 +244,52 @@ func ExampleFollow() {
 	// nobody leads
 }
 
+// The Status as JSON, on a standby as on the leader.
+func ExampleElector_ServeHTTP() {
+	api := electortest.NewServer()
+	defer api.Close()
+	el, err := elector.New(api.Client("a").CoordinationV1(), elector.Options{
+		Namespace: "shop", Name: "order-controller", Identity: "a", Run: work,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	http.Handle("/leader", el)
+	answer := httptest.NewRecorder()
+	http.DefaultServeMux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/leader", nil))
+	fmt.Print(answer.Body)
+	// Output:
+	// {
+	//   "identity": "a",
+	//   "leader": "",
+	//   "leading": false
+	// }
+}
+
+// A callback that cannot start twice: Elector.Run returns when a term is lost, and says why.
+func ExampleLostError() {
+	api := electortest.NewServer()
+	defer api.Close()
+	var el *elector.Elector
+	el, err := elector.New(api.Client("a").CoordinationV1(), elector.Options{
+		Namespace: "shop", Name: "order-controller", Identity: "a", SingleTerm: true,
+		Run: func(ctx context.Context) error {
+			go func() { _ = el.StepDown(context.Background()) }()
+			<-ctx.Done()
+			return nil
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = el.Run(context.Background())
+	var lost *elector.LostError
+	if errors.As(err, &lost) {
+		fmt.Println(lost.Reason, "-", err)
+	}
+	// Output: stepped down - elector: leadership lost: stepped down
+}
+
 // newEvents makes an EventRecorder of one from client-go/tools/events, as a controller-runtime manager's
 // GetEventRecorder returns it.
 type newEvents struct{ events.EventRecorder }
