@@ -11,9 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/elector-go/elector"
@@ -138,27 +140,48 @@ func TestAWriteUnderWayIsCutOffWhenTheTermEnds(t *testing.T) {
 
 func TestEventsOnTheLease(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
+	for name, recorder := range map[string]func(t *testing.T) elector.EventRecorder{"record": oldRecorder, "events": newRecorder} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			f.lead(elector.Options{Identity: "a", Events: recorder(t), Run: func(ctx context.Context) error { <-ctx.Done(); return nil }})
+			f.usurp()
+			lease := f.getLease(t.Context())
+			var got []string
+			require.Eventually(t, func() bool {
+				list, err := shared.cluster.Admin().CoreV1().Events(f.namespace).Search(scheme.Scheme, lease) // as kubectl describe does
+				require.NoError(t, err)
+				got = nil
+				for _, e := range list.Items {
+					got = append(got, e.Type+" "+e.Reason+" "+e.Message)
+				}
+				return len(got) == 2
+			}, 10*time.Second, 10*time.Millisecond, "%v", got)
+			require.ElementsMatch(t, []string{
+				"Normal LeaderElection a became leader",
+				`Warning LeaderElection a stopped leading: taken over by "stranger"`,
+			}, got)
+		})
+	}
+}
+
+// oldRecorder is one of client-go/tools/record.
+func oldRecorder(t *testing.T) elector.EventRecorder {
 	broadcaster := record.NewBroadcaster()
-	defer broadcaster.Shutdown()
-	events := shared.cluster.Admin().CoreV1().Events(f.namespace)
-	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: events})
-	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "shop"})
-	f.lead(elector.Options{Identity: "a", Events: recorder, Run: func(ctx context.Context) error { <-ctx.Done(); return nil }})
-	f.usurp()
-	lease := f.getLease(t.Context())
-	var got []string
-	require.Eventually(t, func() bool {
-		list, err := events.Search(scheme.Scheme, lease) // as kubectl describe does
-		require.NoError(t, err)
-		got = nil
-		for _, e := range list.Items {
-			got = append(got, e.Type+" "+e.Reason+" "+e.Message)
-		}
-		return len(got) == 2
-	}, 10*time.Second, 10*time.Millisecond)
-	require.ElementsMatch(t, []string{
-		"Normal LeaderElection a became leader",
-		`Warning LeaderElection a stopped leading: taken over by "stranger"`,
-	}, got)
+	t.Cleanup(broadcaster.Shutdown)
+	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: shared.cluster.Admin().CoreV1().Events("")})
+	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "shop"})
+}
+
+// newRecorder is one of client-go/tools/events.
+func newRecorder(t *testing.T) elector.EventRecorder {
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: shared.cluster.Admin().EventsV1()})
+	t.Cleanup(broadcaster.Shutdown)
+	require.NoError(t, broadcaster.StartRecordingToSinkWithContext(t.Context()))
+	return newEvents{broadcaster.NewRecorder(scheme.Scheme, "shop")}
+}
+
+type newEvents struct{ events.EventRecorder }
+
+func (e newEvents) Event(object runtime.Object, eventtype, reason, message string) {
+	e.Eventf(object, nil, eventtype, reason, "Elect", "%s", message)
 }
