@@ -67,6 +67,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 			for _, r := range w.replicas {
 				<-r.done
 			}
+			time.Sleep(10 * time.Millisecond) // for what the test itself has under way
 		}()
 		f(w)
 	})

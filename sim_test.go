@@ -68,7 +68,6 @@ type simulation struct {
 	written map[stamps]write // every write that was ever sent
 	before  *coordinationv1.Lease
 	since   time.Time // when the present term began, or the present Lease was made
-	pending int       // calls of StepDown that have not returned
 	storm   bool      // actors may be suspended
 	tally   map[string]int
 }
@@ -93,6 +92,7 @@ type actor struct {
 	second       time.Time // the virtual second of the requests counted
 	requests     int
 	begun        int  // callbacks
+	steps        int  // calls of StepDown that have not returned
 	polls        bool // may not watch
 	ambush       ambush
 	asleep       chan struct{} // closed on waking; nil while awake
@@ -168,11 +168,12 @@ func (s *simulation) calm() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.lock.Lock()
-	pending := s.pending
-	s.lock.Unlock()
-	if pending > 0 {
-		s.fail("%d calls of StepDown have not returned", pending)
+	for _, a := range s.actors {
+		if a.steps > 0 && !a.crashed { // one that was killed in its sleep does not return
+			s.complain("%d calls of StepDown of %s have not returned", a.steps, a.name)
+		}
 	}
+	s.lock.Unlock()
 	switch s.rng.IntN(4) {
 	case 0:
 		s.takeover()
@@ -351,7 +352,7 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 	s.stopClock()
 	ended := make(chan struct{})
 	defer close(ended)
-	go s.guard(a, ctx, v.term, ended)
+	go s.guard(a, v, ended)
 	select {
 	case <-time.After(quitAfter):
 		if s.stays(a, v) {
@@ -362,7 +363,7 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 	}
 	if s.stays(a, v) {
 		cause := context.Cause(ctx)
-		s.told(a, cause)
+		s.told(a, v, cause)
 		// The candidate with the fastest clock is the first to take over.
 		if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew - time.Millisecond; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
 			s.drainAfterLoss(a, v, time.Duration(share*float64(budget)), budget)
@@ -390,9 +391,10 @@ func (s *simulation) quit(a *actor, ctx context.Context, failing bool) error {
 	return a.quit
 }
 
-func (s *simulation) told(a *actor, cause error) {
+func (s *simulation) told(a *actor, v *visit, cause error) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
+	v.heard, v.late = true, a.late()
 	s.write(a, "is told: %v", cause)
 	s.spring(a, "loss", 2*time.Second)
 }
@@ -400,7 +402,8 @@ func (s *simulation) told(a *actor, cause error) {
 // guard checks that the callback's ctx has ended whenever its term is not valid, and RenewDeadline after the sending of
 // the last write that the server has taken, whatever the library makes of the replies (S1, S2). In a sleep nothing can be
 // noticed; after it there is a millisecond for that.
-func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, ended <-chan struct{}) {
+func (s *simulation) guard(a *actor, v *visit, ended <-chan struct{}) {
+	ctx, term := v.ctx, v.term
 	for told := false; !told; {
 		select {
 		case <-ended:
@@ -414,7 +417,10 @@ func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, end
 		}
 		valid := term.Valid()
 		s.lock.Lock()
-		late, asleep := time.Since(a.applied)-a.renew-time.Millisecond, a.asleep != nil
+		late, asleep := a.late(), a.asleep != nil
+		if v.heard {
+			late = v.late // not when this is looked at, be it after a sleep
+		}
 		s.lock.Unlock()
 		time.Sleep(time.Microsecond) // whoever has ended the term is about to end ctx
 		select {
@@ -434,6 +440,9 @@ func (s *simulation) guard(a *actor, ctx context.Context, term elector.Term, end
 		}
 	}
 }
+
+// late is for how long its RenewDeadline has passed, with a millisecond to notice it in.
+func (a *actor) late() time.Duration { return time.Since(a.applied) - a.renew - time.Millisecond }
 
 // judge checks a request of an actor, and decides what becomes of it.
 func (s *simulation) judge(a *actor, r electortest.Request) electortest.Fault {
@@ -665,13 +674,13 @@ func (s *simulation) kill(a *actor) string {
 func (s *simulation) stepDown(a *actor) string {
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	s.pending++
+	a.steps++
 	go func() {
 		s.pause(a) // it is the actor that calls
 		err := a.el.StepDown(context.Background())
 		s.lock.Lock()
 		defer s.lock.Unlock()
-		s.pending--
+		a.steps--
 		s.write(a, "StepDown returned %v", err)
 	}()
 	return "asked to step down: " + a.name

@@ -26,6 +26,8 @@ import (
 type visit struct {
 	*span
 	ctx   context.Context
+	heard bool          // that it has to end
+	late  time.Duration // when it did, see actor.late
 	out   chan struct{} // closed on waking without the right to be inside
 	isOut bool          // it has been closed
 	until time.Time     // how long it may stay after it was told of a loss; zero before
