@@ -3,6 +3,8 @@ package elector_test
 import (
 	"context"
 	"errors"
+	"k8s.io/apimachinery/pkg/watch"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"testing"
 	"time"
 
@@ -257,4 +259,178 @@ func TestACandidateDoesNotWaitForItsOwnLastRecord(t *testing.T) {
 		assert.Greater(w, *w.lease().Spec.LeaseTransitions, transitions, "it is a new term")
 		assert.Zero(w, count(a.log(), "under this candidate's identity"))
 	})
+}
+
+func TestRenewalsForASecondTakeNothingBack(t *testing.T) {
+	for _, names := range [][2]string{{"a", "a"}, {"x", "x"}, {"x", "y"}, {"x", "a"}} {
+		inWorld(t, func(w *world) {
+			w.join("a", draining(4900*time.Millisecond))
+			w.awaitLeader(time.Second)
+			w.join("b")
+			time.Sleep(5 * time.Second)
+			for _, who := range names {
+				w.kubectl(func(l *coordinationv1.Lease) {
+					now := metav1.NowMicro()
+					l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.HolderIdentity = new(int32(1)), &now, &who
+				})
+				time.Sleep(100 * time.Millisecond)
+			}
+			w.within(time.Minute, "the next term", func() bool { return len(w.spans()) == 2 })
+		})
+	}
+}
+
+// pastHolder lets a overrun, while b leads, and returns b just before a has drained.
+func pastHolder(w *world, drain, seen time.Duration) (a, b *replica) {
+	w.lenient = true // that a overruns is its own fault
+	a = w.join("a", draining(drain), with(func(o *elector.Options) { o.OnOverrun = func(elector.Term) {} }))
+	w.awaitLeader(time.Second)
+	b = w.join("b", draining(time.Millisecond))
+	time.Sleep(time.Second)
+	a.client.Partition(electortest.Both)
+	w.within(20*time.Second, "b leads", func() bool { return len(w.spans()) == 2 })
+	time.Sleep(seen)
+	return a, b
+}
+
+func TestAPastHolderDoesNotPutBackALeaseThatWasAnothers(t *testing.T) {
+	t.Run("which it has seen", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			a, b := pastHolder(w, 19500*time.Millisecond, 0)
+			a.client.Partition(electortest.NoPartition)
+			time.Sleep(14 * time.Second)
+			require.Equal(w, "b", a.el.Leader())
+			require.True(w, w.spans()[0].end.IsZero(), "a drains")
+			b.client.Partition(electortest.Both)
+			w.deleteLease()
+			w.within(20*time.Second, "the third term", func() bool { return len(w.spans()) == 3 })
+			assert.False(w, b.el.IsLeader())
+		})
+	})
+	t.Run("which it has not", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			a, b := pastHolder(w, 20*time.Second, 9*time.Second)
+			b.client.Partition(electortest.Both)
+			w.deleteLease()
+			a.client.Partition(electortest.NoPartition)
+			w.within(40*time.Second, "the third term", func() bool { return len(w.spans()) == 3 })
+			assert.False(w, b.el.IsLeader())
+		})
+	})
+}
+
+func TestATermThatIsOverBeforeItsCallbackHasBegunHasNone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		b := w.join("b")
+		w.awaitLeader(time.Second)
+		blocked := false
+		w.join("a", func(r *replica, _ *elector.Options) {
+			r.gate = func() { // in its log, as if that were a full pipe
+				if r.el != nil && r.el.IsLeader() && !blocked {
+					blocked = true
+					time.Sleep(20 * time.Second)
+				}
+			}
+			r.decides = func() {}
+		})
+		time.Sleep(time.Second)
+		b.stop()
+		<-b.done
+		time.Sleep(time.Second)
+		require.True(w, blocked, "a has won, and its log blocks")
+		c := w.join("c")
+		time.Sleep(time.Minute)
+		assert.Equal(w, c, w.leader())
+		assert.Len(w, w.spans(), 2)
+	})
+}
+
+func TestACallbackThatReturnedBeforeItsTermWasLostReturnedByItself(t *testing.T) {
+	inWorld(t, func(w *world) {
+		l := &ledger{}
+		a := w.join("a", told(l), working(func(ctx context.Context) error {
+			time.Sleep(12 * time.Second)
+			term, _ := elector.TermFrom(ctx)
+			assert.True(w, term.Valid())
+			return nil
+		}))
+		l.renewed = func() {
+			if len(l.left) == 3 {
+				time.Sleep(11 * time.Second) // the election's goroutine gets no CPU
+			}
+		}
+		time.Sleep(time.Minute)
+		require.NoError(w, a.awaitEnd(time.Second))
+		assert.Len(w, w.spans(), 1)
+	})
+}
+
+func TestOneThatHasSteppedDownDoesNotSitOutIfItHasSeenAnotherLead(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Second)
+		a.client.Intercept(func(r electortest.Request) electortest.Fault {
+			if r.Lease != nil && holder(r.Lease) == "" {
+				return electortest.Fault{After: 100 * time.Millisecond} // b's win is seen before
+			}
+			return electortest.Fault{}
+		})
+		require.NoError(w, a.el.StepDown(w.Context()))
+		a.client.Intercept(nil)
+		time.Sleep(time.Second)
+		require.Same(w, b, w.leader())
+		b.stop()
+		<-b.done
+		w.awaitLeader(100*time.Millisecond, b)
+	})
+}
+
+func TestItsOwnErrorOfACtxWithACauseIsNone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		e, err := elector.New(w.api.Client("a").CoordinationV1(), elector.Options{Namespace: namespace, Name: name,
+			Run: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		require.NoError(w, err)
+		ctx, cancel := context.WithTimeoutCause(w.Context(), time.Minute, errors.New("the maintenance window is over"))
+		defer cancel()
+		assert.NoError(w, e.Run(ctx))
+	})
+}
+
+func TestAHandThatInsistsIsNotAnsweredWithoutEnd(t *testing.T) {
+	for what, insist := range map[string]func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease){
+		"on a duration": func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease) {
+			l.Spec.LeaseDurationSeconds = new(int32(30))
+			_, _ = k.Update(w.Context(), l, metav1.UpdateOptions{})
+		},
+		"that there is no Lease": func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease) {
+			_ = k.Delete(w.Context(), l.Name, metav1.DeleteOptions{})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				a := w.join("a")
+				time.Sleep(time.Second)
+				hand := w.api.Client("hand")
+				hand.SetLatency(roundTrip)
+				leases := hand.CoordinationV1().Leases(namespace)
+				events, err := leases.Watch(w.Context(), metav1.ListOptions{})
+				require.NoError(w, err)
+				defer events.Stop()
+				go func() {
+					for ev := range events.ResultChan() {
+						if l := ev.Object.(*coordinationv1.Lease); ev.Type != watch.Deleted && *l.Spec.LeaseDurationSeconds == 15 {
+							insist(w, leases, l.DeepCopy())
+						}
+					}
+				}()
+				requests := 0
+				a.client.Intercept(func(electortest.Request) electortest.Fault { requests++; return electortest.Fault{} })
+				time.Sleep(time.Minute)
+				assert.Less(w, requests, 200)
+				w.oneTerm()
+			})
+		})
+	}
 }

@@ -80,6 +80,7 @@ type call struct {
 	verb   string // the API's: get, create or update
 	claim  claim  // what it writes
 	on     uint64 // the version of the record that it was decided on
+	repair bool   // it puts right what another hand has changed
 	sent   time.Time
 	giveUp time.Time
 	reply  chan reply
@@ -110,6 +111,7 @@ func (c *candidate) send(do verb) {
 	c.call = call
 	request := func() (*coordinationv1.Lease, error) { return c.leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
 	if do != look {
+		call.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.doubts(c.seen.claim)
 		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		call.verb, request = c.write(ctx, call.claim)
 	}
@@ -181,6 +183,7 @@ func (c *candidate) settle(r reply) {
 	}
 	c.opts.Metrics.Request(c.lease, call.verb, r.err)
 	if call.do == look {
+		c.asked = call.sent
 		c.pollAt = now.Add(c.opts.RetryPeriod + rand.N(c.opts.RetryPeriod/5+1))
 	}
 	switch {
@@ -213,7 +216,12 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 	}
 	left := max(c.renewDeadline-age(c.own.sent, now), 0)
 	c.own.wrote, c.own.sent, c.own.version, c.own.doubt = claimOf(lease), call.sent, versionOf(lease), nil
-	c.own.adopted, c.conflicts = 0, 0
+	c.own.adopted = 0
+	if !call.repair {
+		c.contested = 0
+	} else {
+		c.contest(now)
+	}
 	c.fold(c.seen.see(lease, call.sent, now))
 	c.watch.expect(c.own.version, now)
 	if call.do == release {
@@ -229,10 +237,7 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 // conflicted takes in that the record has changed since it was seen. What it was changed to, the watch tells a standby
 // (L4); a holder looks at once. The write may have been applied all the same, if the client repeated it by itself.
 func (c *candidate) conflicted(call *call, now time.Time) {
-	c.conflicts++
-	if c.conflicts > 3 && c.own.phase != standingBy {
-		c.notBefore = now.Add(c.pause(nil, now)) // somebody refuses every write as a conflict, or edits without end
-	}
+	c.contest(now)
 	if c.seen.version > call.on {
 		return // the watch was faster
 	}
@@ -247,6 +252,13 @@ func (c *candidate) conflicted(call *call, now time.Time) {
 		c.notBefore = now.Add(c.opts.RetryPeriod)
 	} else {
 		c.notBefore = now.Add(rand.N(c.opts.RetryPeriod/4 + 1))
+	}
+}
+
+// contest slows a holder down whose Lease somebody changes again and again, or whose every write is refused as a conflict.
+func (c *candidate) contest(now time.Time) {
+	if c.contested++; c.contested > 3 && c.own.phase != standingBy {
+		c.notBefore = now.Add(c.pause(nil, now))
 	}
 }
 

@@ -63,7 +63,8 @@
 // program; use [Elector.StepDown].
 //
 // A hand that writes just what a release looks like (no holder, for one second, with a new renewTime) releases the
-// Lease, whoever leads. Blanking out the holder, or changing the duration, does not.
+// Lease, whoever leads. Blanking out the holder, or changing the duration, does not; but a candidate that starts only then
+// knows of no other duration.
 //
 // An API server that takes longer than RenewDeadline/3 to answer cannot be led on.
 //

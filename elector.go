@@ -128,9 +128,10 @@ type candidate struct {
 
 	notBefore time.Time     // no request before then, after a failed one
 	pollAt    time.Time     // without a watch: when to look again
+	asked     time.Time     // when the last GET was sent that is over
 	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
 	failures  int           // requests failed in a row
-	conflicts int           // writes refused as conflicts since one was applied
+	contested int           // writes in a row that were refused as conflicts, or put right what another hand had changed
 
 	news         announcer // of OnNewLeader
 	events       announcer // of Events
@@ -198,22 +199,20 @@ func (c *candidate) lead(ctx context.Context) (again bool, err error) {
 	for !l.term.returned.Load() {
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
-		switch {
-		case d.do == stop:
+		if d.do == stop {
 			l.lose(d.lost)
-		case c.own.phase == draining && d.do == idle:
-			l.term.end() // another holder's by now
 		}
 		switch {
-		case c.own.phase == leading && l.ctx.Err() != nil:
-			c.becomeDraining(l)
-		case c.own.phase == leading:
-			c.await(c.act(d, now), l.ctx.Done(), l.asked, l.returned)
-		default:
+		case c.own.phase == draining:
+			c.oversee(l, now)
 			c.await(c.act(d, now), nil, nil, l.returned)
+		case l.ctx.Err() != nil:
+			c.becomeDraining(l)
+		default:
+			c.await(c.act(d, now), l.ctx.Done(), l.asked, l.returned)
 		}
 	}
-	return c.becomeReleasing(l, ctx)
+	return c.becomeReleasing(l)
 }
 
 // becomeLeader starts the callback for the term just won.
@@ -225,8 +224,9 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
 		term:     newTerm(c.Elector, c.own.version, c.own.sent),
+		outer:    ctx,
 	}
-	l.ctx, l.cancel = context.WithCancelCause(context.WithValue(ctx, termKey{}, l.term))
+	l.ctx, l.cancel = context.WithCancelCause(l.term.in(ctx))
 	l.start(c.own.sent)
 	c.leader = l
 	c.current.Store(l)
@@ -254,15 +254,25 @@ func (c *candidate) becomeDraining(l *leadership) {
 	}
 }
 
+// oversee sees to a term while its callback drains: it may be lost meanwhile, and overrun.
+func (c *candidate) oversee(l *leadership, now time.Time) {
+	if lost := overBy(c.timing, c.seen, c.own, now); lost != nil {
+		l.term.end()
+		c.tellEnd(l, lost)
+	}
+	if l.term.overruns(now) && !l.alarmed.Load() {
+		go l.raise() // its timer stands still while the machine is suspended
+	}
+}
+
 // tellEnd says once why a term has ended: as soon as it is lost, or else when the callback has returned.
 func (c *candidate) tellEnd(l *leadership, cause error) {
 	if l.told {
 		return
 	}
 	l.told = true
-	var lost *LostError
-	switch {
-	case errors.As(cause, &lost):
+	switch lost := l.loss(cause); {
+	case lost != nil:
 		c.opts.Metrics.Lost(c.lease, lost.Reason)
 		eventType := corev1.EventTypeWarning
 		if lost.Reason == ReasonSteppedDown {
@@ -294,11 +304,10 @@ func (c *candidate) record(eventType, what string) {
 }
 
 // becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
-func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again bool, err error) {
+func (c *candidate) becomeReleasing(l *leadership) (again bool, err error) {
 	c.own.phase = releasing
 	l.end()
-	cause := context.Cause(l.ctx)
-	c.tellEnd(l, cause)
+	c.tellEnd(l, l.cause)
 	l.cancel(nil)
 	c.leader = nil
 	c.publish(time.Now())
@@ -309,25 +318,24 @@ func (c *candidate) becomeReleasing(l *leadership, ctx context.Context) (again b
 	}
 	c.current.Store(nil)
 	close(l.done)
-	return c.outcome(l.result, cause, ctx)
+	return c.outcome(l)
 }
 
-// outcome is what follows from how the callback ended, cause being why it was told to, nil if it was not.
-func (c *candidate) outcome(result, cause error, ctx context.Context) (again bool, err error) {
-	if cause != nil && (errors.Is(result, context.Canceled) || errors.Is(result, cause)) {
+// outcome is what follows from how the callback has ended.
+func (c *candidate) outcome(l *leadership) (again bool, err error) {
+	result, lost := l.result, l.loss(l.cause)
+	if l.cause == nil {
+		c.log.Info("The callback returned by itself; the election ends")
+	} else if errors.Is(result, context.Canceled) || errors.Is(result, l.ctxErr) || errors.Is(result, l.cause) {
 		result = nil // ctx's own error
 	}
-	if cause == nil {
-		c.log.Info("The callback returned by itself; the election ends")
-	}
-	var lost, outer *LostError
-	if errors.As(context.Cause(ctx), &outer); !errors.As(cause, &lost) || lost == outer { // outer: ctx is another election's
+	if lost == nil {
 		if result != nil {
 			return false, fmt.Errorf("elector: the callback failed: %w", result)
 		}
 		return false, nil
 	}
-	if lost.Reason == ReasonSteppedDown {
+	if h := c.seen.holder(); lost.Reason == ReasonSteppedDown && (h == "" || h == c.identity) { // nobody else leads yet
 		c.own.sitOut = time.Now().Add(c.leaseDuration)
 	}
 	if c.opts.SingleTerm && result != nil {
@@ -338,7 +346,7 @@ func (c *candidate) outcome(result, cause error, ctx context.Context) (again boo
 	if result != nil {
 		c.log.Error(result, "The callback returned an error after its term was lost")
 	}
-	return ctx.Err() == nil, nil
+	return l.outer.Err() == nil, nil
 }
 
 // letGo releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
@@ -418,7 +426,7 @@ func (c *candidate) fold(next observed) {
 	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.looked {
 		return
 	}
-	c.own = c.own.settle(next)
+	c.own = c.own.settle(next, c.identity)
 	c.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {
 		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
@@ -486,10 +494,13 @@ type leadership struct {
 	term     Term
 	ctx      context.Context // the callback's
 	cancel   context.CancelCauseFunc
-	told     bool          // why it has ended; the loop's
-	returned chan struct{} // closed when the callback has returned
-	result   error         // of the callback, once it has
-	asked    chan struct{} // closed by StepDown
+	told     bool            // why it has ended; the loop's
+	returned chan struct{}   // closed when the callback has returned
+	result   error           // of the callback, once it has
+	cause    error           // why it had been told to stop by then, nil if it had not
+	ctxErr   error           // likewise: ctx's own
+	outer    context.Context // of Elector.Run
+	asked    chan struct{}   // closed by StepDown
 	askOnce  sync.Once
 	done     chan struct{} // closed once released
 	err      error         // of the release, once done
@@ -567,10 +578,26 @@ func (l *leadership) run(callback func(context.Context) error) {
 		if r := recover(); r != nil {
 			panic(r)
 		}
+		l.cause, l.ctxErr = context.Cause(l.ctx), l.ctx.Err()
 		l.term.returned.Store(true)
 		close(l.returned)
 	}()
+	if l.expire(); l.ctx.Err() != nil {
+		l.result = nil // over before it has begun, be it by a suspension just now
+		return
+	}
 	l.result = callback(l.ctx)
+}
+
+// loss returns cause if it is that of a loss of this term. Run's ctx may be that of another election's callback, and then
+// its end is another's loss.
+func (l *leadership) loss(cause error) *LostError {
+	var lost, another *LostError
+	errors.As(context.Cause(l.outer), &another)
+	if errors.As(cause, &lost) && lost != another {
+		return lost
+	}
+	return nil
 }
 
 // An announcer makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while

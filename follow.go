@@ -16,7 +16,7 @@ import (
 //
 // All happens in the caller's goroutine, but for reading the one watch. What changes while the loop's body is busy is told
 // afterwards; a holder that came and went meanwhile may be left out. It needs the verbs get and watch on the Lease; where watch is forbidden or broken, it looks every two
-// seconds. Errors of the API do not end it: they are logged to the logger in ctx, and tried again.
+// seconds, and otherwise once a minute while nobody leads. Errors of the API do not end it: they are logged to the logger in ctx, and tried again.
 //
 // A namespace or a name that none can have is an error; an empty namespace is the pod's own. Nothing is sent before
 // the loop begins, and each loop over the sequence begins anew.
@@ -35,33 +35,27 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 		defer c.close()
 		var last *string
 		for ctx.Err() == nil {
-			if holder := c.seen.leading(); c.seen.looked && (last == nil || holder != *last) {
+			holder, d := follow(c.seen, c.asked)
+			if c.seen.looked && (last == nil || holder != *last) {
 				if last = &holder; !yield(holder) {
 					return
 				}
 			}
-			c.await(c.act(c.poll(follow(c.seen)), time.Now()), ctx.Done(), nil, nil)
+			c.await(c.act(c.poll(d), time.Now()), ctx.Done(), nil, nil)
 		}
 	}, nil
 }
 
-// leading is the holder whose record has not expired, "" if there is none. That one has expired must have been seen
-// afterwards: otherwise it may be the watch that is dead.
-func (o observed) leading() string {
-	if !o.at.Before(o.expires) {
-		return ""
+// follow tells one who only looks, and whose last answered GET was sent at asked, who leads and what to do next. When a
+// record expires, or is long without change, he asks, for it may be the watch that is dead.
+func follow(o observed, asked time.Time) (holder string, d decision) {
+	if asked.Before(o.expires) {
+		holder, d = o.holder(), decision{do: look, at: o.expires}
+	} else {
+		d = decision{do: look, at: asked.Add(time.Minute)}
 	}
-	return o.holder()
-}
-
-// follow decides for one who only looks.
-func follow(o observed) decision {
-	switch {
-	case !o.looked || o.stale:
-		return decision{do: look}
-	case o.at.Before(o.expires):
-		return decision{do: look, at: o.expires}
-	default:
-		return decision{do: idle}
+	if !o.looked || o.stale {
+		d.at = time.Time{}
 	}
+	return holder, d
 }

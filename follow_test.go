@@ -3,6 +3,7 @@ package elector_test
 import (
 	"context"
 	"fmt"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"slices"
 	"testing"
 	"time"
@@ -152,4 +153,39 @@ func TestFollowNamesItsMistakes(t *testing.T) {
 	assert.ErrorContains(t, err, "Name: required")
 	_, err = elector.Follow(t.Context(), nil, "shop", "orders")
 	assert.ErrorContains(t, err, "leases: required")
+}
+
+func TestFollowNoticesAWatchThatDiesWhileNobodyLeads(t *testing.T) {
+	inWorld(t, func(w *world) {
+		client := w.api.Client("dashboard")
+		seen := w.follow(client, 0)
+		a := w.join("a")
+		time.Sleep(time.Minute)
+		a.stop()
+		<-a.done
+		time.Sleep(time.Minute)
+		client.SilenceWatches(true)
+		time.Sleep(time.Minute)
+		client.SilenceWatches(false) // new ones are well
+		w.join("b")
+		time.Sleep(2 * time.Minute)
+		assert.Equal(w, "b", (*seen)[len(*seen)-1].holder)
+	})
+}
+
+func TestFollowDoesNotTakeALateEventForAnExpiry(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		time.Sleep(time.Second)
+		client := w.api.Client("dashboard")
+		seen := w.follow(client, 0)
+		time.Sleep(time.Minute)
+		client.SetLatency(40 * time.Second)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Labels = map[string]string{"late": "yes"} })
+		time.Sleep(30 * time.Second)
+		client.SetLatency(roundTrip)
+		time.Sleep(time.Minute)
+		w.oneTerm()
+		assert.Len(w, *seen, 1, "a has led all the time")
+	})
 }

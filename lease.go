@@ -112,6 +112,10 @@ type observed struct {
 	// binds is how long a record of the last holder's own hand binds, 0 before one was seen. It outlives a release:
 	// when the Lease is next found to have changed in more than one step, that much may have been promised just now.
 	binds time.Duration
+
+	// promised is until when the renewals by the present holder bind, each by what it said. A later one does not take
+	// back what an earlier one has said, whoever has written it.
+	promised time.Time
 }
 
 // see returns what is observed once a Lease was received at now. A record is taken in if it is not older than the one
@@ -122,15 +126,19 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	}
 	c := claimOf(lease)
 	renewed := c.renewed != o.claim.renewed
-	next := observed{looked: true, lease: lease, claim: c, version: versionOf(lease), at: now, expires: o.expires, binds: o.binds}
+	next := o
+	next.looked, next.stale, next.lease, next.claim, next.version, next.at = true, false, lease, c, versionOf(lease), now
+	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
+	ends := now.Add(max(c.duration(), o.binds))
+	if renewed {
+		next.promised = latest(o.promised, ends)
+	}
 	if renewed && c.holder != "" {
 		next.binds = c.duration()
 	}
-	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
-	ends := now.Add(max(c.duration(), o.binds))
 	switch same := o.lease != nil && o.lease.UID == lease.UID; {
 	case c.released() && renewed:
-		next.expires = time.Time{}
+		next.expires, next.promised = time.Time{}, time.Time{}
 	case c == o.claim && same:
 		// Only what others own has changed. That is no renewal.
 	case c.blank() && o.lease == nil:
@@ -138,7 +146,7 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	case c.blank():
 		next.expires = latest(o.expires, now.Add(o.binds)) // the same, but its deletion was not seen
 	case c.holder == o.claim.holder && renewed:
-		next.expires = ends
+		next.expires = next.promised
 	default:
 		// A new holder, or an edit. Neither shortens what the holder before was promised.
 		next.expires = latest(o.expires, ends)
@@ -201,12 +209,16 @@ type tenure struct {
 	past    []claim   // the last writes of a term that is over, as long as nothing else was seen since
 	sitOut  time.Time // after StepDown: leave it to others until then
 	version uint64    // the resourceVersion of wrote
+	taken   bool      // another holder was seen in this term: whatever follows is not ours (S6)
 	adopted int       // writes in a row, all without a reply, on top of a win in doubt
 }
 
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
 // Lease that is missing or blank is still the leader's to put back.
 func (t tenure) owns(o observed, identity string) bool {
+	if t.taken {
+		return false
+	}
 	if o.lease == nil || o.claim.blank() {
 		return true
 	}
@@ -228,7 +240,8 @@ func (t tenure) doubts(c claim) bool {
 // settle returns the tenure once a newer record was seen: a PUT on the record before can no longer be applied, and a
 // POST, which can if the newer record is deleted, would be no win any more (S6). So the only doubt that stays is about a
 // write that is now seen to have been applied.
-func (t tenure) settle(o observed) tenure {
+func (t tenure) settle(o observed, identity string) tenure {
+	t.taken = t.phase != standingBy && !t.owns(o, identity)
 	t.doubt, t.past = matching(t.doubt, o), matching(t.past, o)
 	return t
 }
@@ -283,8 +296,8 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 		}
 		return keep(c, o, t)
 	case draining:
-		if !t.owns(o, c.identity) {
-			return decision{do: idle}
+		if !t.owns(o, c.identity) || o.lease == nil && age(t.sent, now) >= c.leaseDuration {
+			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
 		}
 		return keep(c, o, t)
 	case releasing:

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -213,8 +214,20 @@ func TestDecisions(t *testing.T) {
 		"while the callback drains the lease is kept, whatever the time (S9)": {
 			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
 			{at: 60 * s, does: "long expired", want: renews(10 * s / 3)},
-			{at: 61 * s, does: "deleted", gone: true, want: now(renew)},
 			{at: 62 * s, does: "another's", see: &record{version: 9, holder: "them", seconds: 15, acquired: 900, renewed: 900}, want: now(idle)},
+			{at: 63 * s, does: "that one deleted", gone: true, want: now(idle)},
+		},
+		"while the callback drains a deleted Lease is put back until it would have expired (S6, S9)": {
+			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
+			{at: 14 * s, does: "deleted", gone: true, want: now(renew)},
+			{at: 15 * s, does: "it may be another's that was deleted since", want: now(idle)},
+		},
+		"a renewal takes nothing back that an earlier one has promised (S3)": {
+			{does: "theirs", see: &theirs, want: waits(15 * s)},
+			{at: 1 * s, does: "a short one", see: edited(theirs, func(r *record) { r.version++; r.renewed++; r.seconds = 1 }), want: waits(16 * s)},
+			{at: 2 * s, does: "another", see: edited(theirs, func(r *record) { r.version += 2; r.renewed += 2; r.seconds = 1 }), want: waits(16 * s)},
+			{at: 14 * s, does: "and another", see: edited(theirs, func(r *record) { r.version += 3; r.renewed += 3; r.seconds = 1 }), want: waits(16 * s)},
+			{at: 15500 * time.Millisecond, does: "the last", see: edited(theirs, func(r *record) { r.version += 4; r.renewed += 4; r.seconds = 1 }), want: waits(16500 * time.Millisecond)},
 		},
 		"what is ours is released, and nothing else (S8)": {
 			{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
@@ -359,7 +372,7 @@ func (h *history) look() {
 	} else {
 		h.o = h.o.see(h.lease, h.clock, h.clock)
 	}
-	h.own = h.own.settle(h.o)
+	h.own = h.own.settle(h.o, cfg.identity)
 }
 
 // act carries out what is decided, as the loop does; now and then the reply is lost, or the callback returns.
@@ -431,4 +444,19 @@ func checkDecision(t *testing.T, h *history) {
 	if c.renewed == 0 || c.acquired == 0 || c.transitions < 0 || (d.do == release) != (c.holder == "" && c.seconds == 1) {
 		t.Fatalf("%v would write %+v", d.do, c)
 	}
+}
+
+func TestAnOverrunIsReportedOnWakingThoughItsTimerStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		e := &Elector{timing: cfg, opts: Options{Metrics: noMetrics{}, OnOverrun: func(Term) { told++ }}}
+		l := &leadership{term: newTerm(e, 1, time.Now().Add(-20*time.Second)), outer: t.Context()}
+		c := newCandidate(e, t.Context())
+		c.own = tenure{phase: draining, sent: l.term.authority.Load().sent}
+		for range 2 {
+			c.oversee(l, time.Now())
+			synctest.Wait()
+		}
+		assert.Equal(t, 1, told)
+	})
 }

@@ -16,7 +16,8 @@ type Metrics interface {
 	// a suspended process could not.
 	Term(lease types.NamespacedName, term Term)
 
-	// Lost tells that a term was lost, or given up by StepDown: as soon as it is.
+	// Lost tells that a term was lost, as soon as it is, or that it was given up by StepDown, when the callback has
+	// returned. Once for each term at most.
 	Lost(lease types.NamespacedName, reason Reason)
 
 	// Renewed tells of a successful renewal: how long its answer took, and how much was left of RenewDeadline, counted

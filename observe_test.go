@@ -37,6 +37,7 @@ type ledger struct {
 	gaps     []time.Duration
 	overruns int
 	requests map[string]int
+	renewed  func()        // called with each renewal, if it is not nil
 	block    chan struct{} // events wait for it, if it is not nil
 }
 
@@ -59,6 +60,9 @@ func (l *ledger) Renewed(_ types.NamespacedName, lat, left, of time.Duration) {
 		panic(of)
 	}
 	l.latency, l.left = append(l.latency, lat), append(l.left, left)
+	if l.renewed != nil {
+		l.renewed()
+	}
 }
 
 func (l *ledger) Request(lease types.NamespacedName, verb string, err error) {
@@ -70,7 +74,7 @@ func (l *ledger) Request(lease types.NamespacedName, verb string, err error) {
 		outcome = " " + string(apierrors.ReasonForError(err))
 	}
 	l.requests[verb+outcome]++
-	if lease != (types.NamespacedName{Namespace: namespace, Name: name}) {
+	if lease.Namespace != namespace {
 		panic(lease)
 	}
 }
@@ -231,5 +235,45 @@ func TestTheStatusAsJSON(t *testing.T) {
 
 		resp, _ = get(http.MethodPost)
 		assert.Equal(w, http.StatusMethodNotAllowed, resp.StatusCode)
+	})
+}
+
+func TestALossInADrainIsTold(t *testing.T) {
+	for what, lose := range map[string]func(w *world, a *replica){
+		"taken over": func(w *world, _ *replica) { w.usurp() },
+		"cut off":    func(_ *world, a *replica) { a.client.Partition(electortest.Both) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				var l ledger
+				a := w.join("a", told(&l), draining(14*time.Second))
+				time.Sleep(time.Second)
+				a.stop()
+				time.Sleep(time.Second)
+				lose(w, a)
+				time.Sleep(11500 * time.Millisecond)
+				require.False(w, a.el.IsLeader())
+				assert.Len(w, l.lost, 1)
+				time.Sleep(20 * time.Second)
+				assert.Len(w, l.lost, 1)
+				assert.Len(w, l.events, 2)
+			})
+		})
+	}
+}
+
+func TestAnElectionInsideAnothersCallbackDoesNotCountTheOthersLoss(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var l ledger
+		w.join("a", working(func(ctx context.Context) error {
+			inner, err := elector.New(w.api.Client("inner").CoordinationV1(), elector.Options{Namespace: namespace, Name: "inner",
+				Metrics: &l, Run: func(ctx context.Context) error { <-ctx.Done(); return nil }})
+			require.NoError(w, err)
+			return inner.Run(ctx)
+		}))
+		time.Sleep(time.Second)
+		w.usurp()
+		time.Sleep(time.Second)
+		assert.Empty(w, l.lost, "its own Lease was released")
 	})
 }

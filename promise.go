@@ -9,8 +9,8 @@ import (
 // A Promise is what LeaseDuration, RenewDeadline and RetryPeriod amount to, in numbers. See Options.Promise.
 type Promise struct {
 	// Outage is how long the API may be out of reach, or answer with errors, without costing the term, wherever in the
-	// renewal interval the outage begins: two thirds of RenewDeadline, less the time of one answer; less 0.1 s too if
-	// the API is silent rather than failing.
+	// renewal interval the outage begins: two thirds of RenewDeadline, less the time of an answer and a
+	// pause of 0.02 s; or of 0.1 s, if the API is silent rather than failing.
 	Outage time.Duration
 
 	// StopBudget is the time that the callback has to return after a loss before another replica may lead:

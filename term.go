@@ -38,6 +38,12 @@ type authority struct {
 
 type termKey struct{}
 
+// in returns a ctx that carries the term, for TermFrom and for the write gate of its own Elector: ctx may be that of
+// another Elector's callback already.
+func (t Term) in(ctx context.Context) context.Context {
+	return context.WithValue(context.WithValue(ctx, termKey{}, t), t.of, t)
+}
+
 // TermFrom returns the term that the callback's ctx was made for, or any ctx derived from it. Where a framework makes
 // contexts of its own for the work, as a controller-runtime manager does, Elector.Status tells the term.
 func TermFrom(ctx context.Context) (Term, bool) {

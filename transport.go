@@ -2,7 +2,6 @@ package elector
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,7 +17,9 @@ import (
 // behind cannot write in the next one. Otherwise it is the term this candidate serves at that moment.
 //
 // A write is any request but GET, HEAD and OPTIONS, and but the reviews of authentication.k8s.io and
-// authorization.k8s.io, which are questions in the form of a POST. What a standby has to write, as its Events, needs a
+// authorization.k8s.io, which are questions in the form of a POST. To exec into a pod, to attach to it or to forward a
+// port is one, by GET too; client-go takes such a connection out of its transport's hands once it is open, so that it is
+// not cut off. What a standby has to write, as its Events, needs a
 // client without the gate; the elector's own client always does.
 func (e *Elector) WrapTransport(next http.RoundTripper) http.RoundTripper {
 	return &gate{e, next}
@@ -37,8 +38,8 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if reads(req) {
 		return g.next.RoundTrip(req)
 	}
-	term, ok := TermFrom(req.Context())
-	if !ok || term.of != g.elector {
+	term, ok := req.Context().Value(g.elector).(Term)
+	if !ok {
 		term = g.elector.state.Load().term
 	}
 	if !term.Valid() {
@@ -50,19 +51,33 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	stop := context.AfterFunc(term.alive, func() { cancel(errCutOff) })
 	done := func() { stop(); cancel(nil) }
+	answered := false
+	defer func() {
+		if !answered { // next may have panicked, too
+			done()
+		}
+	}()
 	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errCutOff) {
+		if ctx.Err() != nil && term.alive.Err() != nil { // the callback's ctx, if it is that, ends then too
 			err = fmt.Errorf("elector: %s: %w", req.Method, errCutOff)
 		}
-		done()
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
+	answered = true
+	if resp.StatusCode != http.StatusSwitchingProtocols && sent(req) {
 		stop() // it has been carried out, and its answer may be read to the end
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody // as http.Client has it
 	}
 	resp.Body = finishing(resp.Body, done)
 	return resp, nil
+}
+
+// sent reports whether all of a request has been sent when its answer comes. A body of unknown length may be a stream.
+func sent(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0
 }
 
 // errCutOff is ErrNotLeader for a write that was under way.
@@ -71,9 +86,14 @@ var errCutOff = fmt.Errorf("the term ended while it was under way, and it may ha
 // review is the path of a question that is asked by a POST and changes nothing.
 var review = regexp.MustCompile(`/apis/(authentication|authorization)\.k8s\.io/[^/]+/(namespaces/[^/]+/)?[a-z]+reviews$`)
 
+// into is the path of a connection into a pod, which a WebSocket opens by a GET.
+var into = regexp.MustCompile(`/pods/[^/]+/(exec|attach|portforward)$`)
+
 func reads(req *http.Request) bool {
 	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions:
+	case "", http.MethodGet:
+		return !into.MatchString(req.URL.Path)
+	case http.MethodHead, http.MethodOptions:
 		return true
 	default:
 		return req.Method == http.MethodPost && review.MatchString(req.URL.Path)

@@ -67,6 +67,9 @@ func TestTheGateLetsReadsPassAndRefusesWritesWithoutATerm(t *testing.T) {
 			{"GET", "/api/v1/pods?watch=1", true},
 			{"HEAD", configMaps, true},
 			{"OPTIONS", configMaps, true},
+			{"GET", "/api/v1/namespaces/shop/pods/x/log", true},
+			{"GET", "/api/v1/namespaces/shop/pods/x/exec", false},
+			{"GET", "/api/v1/namespaces/shop/pods/x/portforward", false},
 			{"POST", configMaps, false},
 			{"PUT", configMaps, false},
 			{"PATCH", configMaps, false},
@@ -317,4 +320,90 @@ func TestTheGateOverHTTP(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.ErrorIs(t, put(), elector.ErrNotLeader)
 	assert.EqualValues(t, 2, writes.Load())
+}
+
+func TestAWriteWithTheCallbacksContextThatIsCutOffSaysSo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var errs []error
+		var gate http.RoundTripper
+		a := w.join("a", working(func(ctx context.Context) error {
+			_, err := gate.RoundTrip(request(ctx, "PUT", configMaps))
+			errs = append(errs, err)
+			return nil
+		}))
+		gate = a.el.WrapTransport(&backend{answer: func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, context.Cause(req.Context()) // as http.Transport does
+		}})
+		time.Sleep(time.Second)
+		for range 5 {
+			w.usurp()
+			time.Sleep(40 * time.Second)
+		}
+		assert.Len(w, errs, 5)
+		for _, err := range errs {
+			assert.ErrorIs(w, err, elector.ErrNotLeader)
+			assert.ErrorContains(w, err, "may have been carried out")
+		}
+	})
+}
+
+func TestWhatAPastTermHasLeftBehindInsideAnotherElectionCannotWriteEither(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var left context.Context
+		a := w.join("a", working(func(ctx context.Context) error {
+			if left != nil {
+				<-ctx.Done()
+				return nil
+			}
+			inner, err := elector.New(w.api.Client("inner").CoordinationV1(), elector.Options{Namespace: namespace, Name: "inner",
+				Run: func(ctx context.Context) error { left = context.WithoutCancel(ctx); <-ctx.Done(); return nil }})
+			require.NoError(w, err)
+			return inner.Run(ctx)
+		}))
+		time.Sleep(time.Second)
+		gate := a.el.WrapTransport(&backend{answer: ok})
+		require.NoError(w, a.el.StepDown(w.Context()))
+		time.Sleep(time.Minute)
+		require.True(w, a.el.IsLeader())
+		_, err := gate.RoundTrip(request(left, "PUT", configMaps))
+		assert.ErrorIs(w, err, elector.ErrNotLeader)
+	})
+}
+
+func TestAStreamOfUnknownLengthIsCutOffThoughItsAnswerHasBegun(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		time.Sleep(time.Second)
+		var ctx context.Context
+		gate := a.el.WrapTransport(&backend{answer: func(req *http.Request) (*http.Response, error) { ctx = req.Context(); return ok(req) }})
+		req := request(context.Background(), "POST", configMaps)
+		req.ContentLength = -1
+		resp, err := gate.RoundTrip(req)
+		require.NoError(w, err)
+		w.usurp()
+		time.Sleep(time.Second)
+		assert.Error(w, ctx.Err())
+		resp.Body.Close()
+	})
+}
+
+func TestTheGateBearsNoBodyAndAPanic(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		time.Sleep(time.Second)
+		client := &http.Client{Transport: a.el.WrapTransport(&backend{answer: func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK}, nil
+		}})}
+		resp, err := client.Do(request(w.Context(), "PUT", configMaps))
+		require.NoError(w, err)
+		_, err = io.ReadAll(resp.Body)
+		assert.NoError(w, err)
+		assert.NoError(w, resp.Body.Close())
+
+		var ctx context.Context
+		gate := a.el.WrapTransport(&backend{answer: func(req *http.Request) (*http.Response, error) { ctx = req.Context(); panic("no") }})
+		assert.Panics(w, func() { _, _ = gate.RoundTrip(request(w.Context(), "PUT", configMaps)) })
+		assert.Error(w, ctx.Err(), "nothing is left behind")
+	})
 }
