@@ -13,7 +13,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -102,12 +101,6 @@ type Options struct {
 	// Metrics receives the numbers of the election. Default: none. The module
 	// github.com/elector-go/elector/metrics has one for Prometheus.
 	Metrics Metrics
-}
-
-// An EventRecorder records Kubernetes Events. A record.EventRecorder of client-go/tools/record is one; for the newer
-// one of client-go/tools/events see the example.
-type EventRecorder interface {
-	Event(object runtime.Object, eventtype, reason, message string)
 }
 
 // complete returns the options with defaults in place of zero values, and all that is wrong with them.
