@@ -279,8 +279,8 @@ func (c *candidate) failed(call *call, err error, now time.Time) {
 		c.refusedVerb, c.refusedSince = call.verb, now
 	}
 	c.lastError = explain(err, call.verb, c.opts.Namespace, c.opts.Name)
-	if what := call.verb + kind(err); what != c.loggedError {
-		c.loggedError = what
+	if what := call.verb + kind(err); what != c.loggedError || refused(err) && now.Sub(c.loggedAt) >= time.Minute {
+		c.loggedError, c.loggedAt = what, now // one that somebody has to do something about, again and again
 		c.log.Error(c.lastError, "A request failed and is tried again")
 	}
 }

@@ -67,7 +67,8 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 // It returns nil when ctx has ended and the callback has returned, with nil or ctx's error; nil when the callback
 // returned nil by itself; the callback's error otherwise, wrapped; and with Options.SingleTerm the *LostError of a
 // lost term, joined with the callback's error if it has one. (Without, an error returned after a loss is logged, and the
-// election goes on.) Errors of the API never end it. A second call while one is running is refused.
+// election goes on.) Errors of the API never end it. A second call while one is running is refused; once it has returned, it may be called
+// again.
 //
 // When ctx ends while the API is out of reach, Run tries to release the Lease for as long as it lasts, a LeaseDuration
 // from the last renewal at most.
@@ -138,6 +139,7 @@ type candidate struct {
 	suspected    int64     // acquireTime of the record reported by suspect
 	lastRenewal  time.Time
 	loggedError  string
+	loggedAt     time.Time
 	lastError    error
 	refusedVerb  string // what the API refuses this candidate, "" for nothing
 	refusedSince time.Time

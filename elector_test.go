@@ -231,6 +231,8 @@ func TestErrorsOfTheAPIAreRetriedAndVisible(t *testing.T) {
 		assert.ErrorContains(w, r.el.Check(nil), "grant the verb")
 		assert.Equal(w, 1, count(r.log(), "A request failed"), "an error that repeats is logged once")
 		assert.Less(w, w.api.Requests("a", "get"), 40)
+		time.Sleep(10 * time.Minute)
+		assert.InDelta(w, 11, count(r.log(), "A request failed"), 1.5, "one that somebody has to do something about, once a minute")
 
 		client.Intercept(nil)
 		w.awaitLeader(10 * time.Second)
@@ -244,6 +246,7 @@ func TestAnAPIOutOfReachIsNoReasonToRestartAStandby(t *testing.T) {
 		r := w.join("a")
 		r.client.Partition(electortest.Both)
 		time.Sleep(time.Hour)
+		assert.Equal(w, 1, count(r.log(), "A request failed"), "it is news once")
 		assert.ErrorContains(w, r.el.Status().LastError, "no answer")
 		assert.NoError(w, r.el.Check(nil))
 	})

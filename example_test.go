@@ -33,7 +33,7 @@ import (
 // The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that one is
 // stopped, and stops and starts again when leadership is lost.
 func Example() {
-	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	cfg, noCfg := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
 	el, err := elector.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "order-controller", Run: work})
 	if err := errors.Join(noCfg, err); err != nil {
@@ -68,8 +68,30 @@ func ExampleElector_Check() {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
-	fmt.Println(el.Check(nil))
-	// Output: <nil>
+	go func() { log.Fatal(http.ListenAndServe(":8081", nil)) }()
+	if err := el.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A program that takes part only while it is well. (Elector.StepDown is not for that: it campaigns again.)
+func ExampleElector_Run_whileHealthy() {
+	el, err := elector.NewForConfig(&rest.Config{Host: "https://127.0.0.1:6443"}, elector.Options{Namespace: "shop", Name: "order-controller", Run: work})
+	if err != nil {
+		log.Fatal(err)
+	}
+	awaitHealth := func(healthy bool) {} // yours: it returns when the program is so
+	for {
+		awaitHealth(true)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			awaitHealth(false)
+			cancel()
+		}()
+		if err := el.Run(ctx); err != nil {
+			log.Fatal(err)
+		}
+	}
 }
 
 // TestMain gives the Example above an API server to run against, one that sends SIGTERM as soon as somebody leads.

@@ -18,7 +18,7 @@ import (
 // afterwards; a holder that came and went meanwhile may be left out. It needs the verbs get and watch on the Lease; where watch is forbidden or broken, it looks every two
 // seconds, and otherwise once a minute while nobody leads. Errors of the API do not end it: they are logged to the logger in ctx, and tried again.
 //
-// A namespace or a name that none can have is an error; an empty namespace is the pod's own. Nothing is sent before
+// A namespace or a name that none can have is an error, as of New; an empty namespace is the pod's own. Nothing is sent before
 // the loop begins, and each loop over the sequence begins anew.
 func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, namespace, name string) (iter.Seq[string], error) {
 	e, err := New(leases, Options{

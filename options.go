@@ -35,7 +35,8 @@ var namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 // Options say what to elect for and how. Name and Run are required; the zero value of every other field is a safe
 // default. The three durations stand in the order
 //
-//	2·RetryPeriod ≤ RenewDeadline < LeaseDuration
+//	20 ms ≤ 2·RetryPeriod ≤ RenewDeadline < LeaseDuration,  300 ms ≤ RenewDeadline
+//	LeaseDuration − RenewDeadline ≥ 100 ms, and ≥ LeaseDuration/1000
 //
 // and LeaseDuration − RenewDeadline is the stop budget: the time Run has to return when leadership is lost.
 type Options struct {
@@ -47,9 +48,9 @@ type Options struct {
 	Name string
 
 	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part. Two processes must not
-	// share one, nor a process and its predecessor: a pod keeps its name when its container restarts, and would wait
-	// for its own old lease to expire. If two do, both stay safe: each calls a Lease its own by its own writes only, waits the other one
-	// out, and logs it.
+	// share one, nor a process and its predecessor, for they cannot be told apart in the Lease, in Events and in logs.
+	// If two do, both stay safe: each calls a Lease its own by its own writes only, waits the other one out, and logs it.
+	// (So does one that was restarted after a crash, whatever its name: nobody can know that its predecessor is gone.)
 	Identity string
 
 	// Run is the work of the leader. Required. Its ctx ends when leadership does, or when the ctx given to

@@ -56,6 +56,9 @@ func (p Promise) ClockRate(stop time.Duration) float64 {
 
 // String is the promise in a line.
 func (p Promise) String() string {
+	if p == (Promise{}) {
+		return "no promise"
+	}
 	return fmt.Sprintf("outage survived %v, stop budget %v, takeover %v after a crashed leader's last renewal, "+
 		"clock rates up to %.0f %% apart (%.0f %% if half of the stop budget is used), "+
 		"requests a minute: leader %.3g, standby 0 (%.3g without watch)",
