@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -90,14 +91,15 @@ func TestTheRoleOfTheReadmeIsTheOneTested(t *testing.T) {
 
 func TestWithoutTheRightToWatchReplicasPoll(t *testing.T) {
 	t.Parallel()
-	repeat(t, 3, func(t *testing.T) {
+	repeat(t, 8, func(t *testing.T) {
 		f := newFleetWithout(t)
 		require.NoError(t, shared.cluster.GrantLeases(t.Context(), pollOnly, f.namespace, "get", "create", "update"))
 		leader := f.startAs(pollOnly, ours)
 		f.nextLeader(10 * time.Second)
 		standby := f.startAs(pollOnly, ours)
 		f.settle(leader, standby)
-		time.Sleep(5 * time.Second) // time to log the same line more than once, if it did
+		// Time to log the same line more than once, if it did; and the stop is not to come at the same point of each poll.
+		time.Sleep(5*time.Second + rand.N(retryPeriod))
 
 		f.signal(leader, syscall.SIGTERM)
 		end := f.awaitFrom(leader, event.End, 5*time.Second)
