@@ -53,14 +53,14 @@ func work(ctx context.Context) error {
 
 // A health endpoint, and an end to a callback that does not stop.
 func ExampleElector_Check() {
-	cfg := &rest.Config{Host: "https://127.0.0.1:6443"}
+	cfg, noCfg := rest.InClusterConfig()
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace: "shop",
 		Name:      "order-controller",
 		Run:       work,
 		OnOverrun: func(elector.Term) { os.Exit(1) },
 	})
-	if err != nil {
+	if err := errors.Join(noCfg, err); err != nil {
 		log.Fatal(err)
 	}
 	http.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
