@@ -29,6 +29,11 @@ func main() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
+	for _, m := range mutants { // before any is run
+		if _, err := m.source(dir); err != nil {
+			log.Fatalf("%s: %s: %v", m.rule, m.name, err)
+		}
+	}
 
 	var table strings.Builder
 	fmt.Fprint(&table, "| rule | broken by | tests that fail | among them |\n|---|---|---|---|\n")
@@ -88,15 +93,21 @@ func copyOfLibrary() (string, error) {
 	return dir, nil
 }
 
+// source is the file that the mutant changes.
+func (m mutant) source(dir string) ([]byte, error) {
+	content, err := os.ReadFile(filepath.Join(dir, m.file))
+	if n := strings.Count(string(content), m.old); err == nil && n != 1 {
+		err = fmt.Errorf("%s holds %d times, not once, what the mutant replaces: %q", m.file, n, m.old)
+	}
+	return content, err
+}
+
 // run applies the mutant to the copy, runs the tests, and returns those that fail. It puts the copy right again.
 func (m mutant) run(dir string) (failed []string, err error) {
 	path := filepath.Join(dir, m.file)
-	content, err := os.ReadFile(path)
+	content, err := m.source(dir)
 	if err != nil {
 		return nil, err
-	}
-	if n := strings.Count(string(content), m.old); n != 1 {
-		return nil, fmt.Errorf("%s holds %d times, not once, what the mutant replaces: %q", m.file, n, m.old)
 	}
 	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o644); err != nil {
 		return nil, err
