@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"net/http"
 	"os"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
@@ -46,7 +44,7 @@ func run(ctx context.Context, health, metrics string) error {
 		return err
 	}
 
-	var mgr ctrl.Manager
+	var mgr *term.Manager
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace: namespace,
 		Name:      "checksum",
@@ -58,31 +56,18 @@ func run(ctx context.Context, health, metrics string) error {
 	}
 	cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
 
-	wait := time.Duration(-1) // for ever: the manager stops the elector first, and that waits for the controllers
-	mgr, err = ctrl.NewManager(cfg, ctrl.Options{
-		GracefulShutdownTimeout: &wait,
-		Cache:                   checksum.CacheOptions(namespace),
-		HealthProbeBindAddress:  health,
-		Metrics:                 server.Options{BindAddress: metrics},
+	mgr, err = term.NewManager(cfg, ctrl.Options{
+		Cache:                  checksum.CacheOptions(namespace),
+		HealthProbeBindAddress: health,
+		Metrics:                server.Options{BindAddress: metrics},
 	})
 	if err != nil {
 		return err
 	}
-	// An informer that is asked for before Start is synced when the elector starts: who campaigns is warm.
-	configMaps, err := mgr.GetCache().GetInformer(ctx, &corev1.ConfigMap{})
-	if err != nil {
-		return err
-	}
-	ready := func(*http.Request) error { // it does not depend on leading: see the README
-		if !configMaps.HasSynced() {
-			return errors.New("the cache of ConfigMaps is not synced yet")
-		}
-		return nil
-	}
 	err = errors.Join(
+		mgr.Warm(&corev1.ConfigMap{}), // each type that the controllers watch; readiness depends on that alone: see the README
 		mgr.Add(term.EveryReplica(el.Run)),
 		mgr.AddHealthzCheck("elector", el.Check),
-		mgr.AddReadyzCheck("caches", ready),
 	)
 	if err != nil {
 		return err

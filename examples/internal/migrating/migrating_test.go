@@ -2,8 +2,11 @@
 package migrating
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,27 +32,124 @@ func TestAFleetMovesOverReplicaByReplicaAndBack(t *testing.T) {
 	for _, ours := range []string{"wrapped", "warm"} {
 		t.Run(ours, func(t *testing.T) {
 			t.Parallel()
-			f := shared.New(t, guide, "../../manager/README.md")
+			f := newOperators(t)
 			f.Churn(checksum.Mark)
-			f.SetEnv("POD_NAMESPACE=" + f.Namespace)
 
-			old := f.Start("before", "-leader-elect")
-			f.Reconciles(old)
-			next := f.Standby(ours, "-leader-elect")
+			old := f.start("before", "-leader-elect")
+			f.await(old, "Reconciling")
+			next := f.standby(ours, "-leader-elect")
 			f.Terminate(old)
 			require.Zero(t, f.ExitCode(old))
-			require.Same(t, next, f.Leader(), "when the lease that the old one did not release has expired")
-			f.Reconciles(next)
+			f.await(next, "Became leader") // when the lease that the old one did not release has expired
+			f.await(next, "Reconciling")
 
-			back := f.Start("before", "-leader-elect")
-			f.Await("the old kind, standing by", func(l fleet.Line) bool {
-				return l.Replica == back && strings.Contains(strings.ToLower(l.Text), "attempting to acquire leader lease")
-			})
+			back := f.start("before", "-leader-elect")
+			f.await(back, "Attempting to acquire leader lease...")
 			f.Terminate(next)
 			require.Zero(t, f.ExitCode(next))
-			f.Reconciles(back)
-			f.OneAtATime()
+			f.await(back, "Reconciling")
+			f.oneAtATime()
 		})
+	}
+}
+
+func TestWarmLeadsAgainInTheSameProcessWithAnIndex(t *testing.T) {
+	t.Parallel()
+	f := newOperators(t)
+	f.Churn(checksum.Mark)
+	r := f.start("warm", "-leader-elect")
+	f.await(r, "Reconciling")
+	require.NoError(t, f.StealLease(f.Context(), "ecaf1259.my.domain", "somebody", 1))
+	f.await(r, "All workers finished")
+	f.await(r, "Became leader")
+	f.await(r, "Reconciling")
+	f.Terminate(r)
+	require.Zero(t, f.ExitCode(r))
+	f.oneAtATime()
+}
+
+func TestWithoutAnElectionTheControllersRun(t *testing.T) {
+	for _, ours := range []string{"wrapped", "warm"} {
+		t.Run(ours, func(t *testing.T) {
+			t.Parallel()
+			f := newOperators(t)
+			f.Churn(checksum.Mark)
+			r := f.start(ours)
+			f.await(r, "Reconciling")
+			f.Terminate(r)
+			require.Zero(t, f.ExitCode(r))
+		})
+	}
+}
+
+func TestServersServeOnEveryReplica(t *testing.T) {
+	for _, program := range []string{"before", "wrapped", "warm"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			f := newOperators(t)
+			for _, says := range []string{"Starting workers", ""} { // a leader, and then a standby
+				metrics, err := fleet.Addr()
+				require.NoError(t, err)
+				r := f.start(program, "-leader-elect", "-metrics-bind-address="+metrics)
+				if says != "" {
+					f.await(r, says)
+				}
+				for _, path := range []string{"/healthz", "/readyz"} {
+					f.serves(r, path)
+				}
+				require.Contains(t, f.scrape(metrics, true), "go_goroutines")
+				require.Equal(t, "401 Unauthorized", f.scrape(metrics, false))
+			}
+		})
+	}
+}
+
+func TestProbesCanBeSwitchedOff(t *testing.T) {
+	for name, addr := range map[string]string{"zero": "0", "nothing": ""} {
+		for _, program := range []string{"before", "wrapped", "warm"} {
+			t.Run(program+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				f := newOperators(t)
+				f.Churn(checksum.Mark)
+				r := f.start(program, "-leader-elect", "-health-probe-bind-address="+addr)
+				f.await(r, "Reconciling")
+				f.Terminate(r)
+				require.Zero(t, f.ExitCode(r))
+			})
+		}
+	}
+}
+
+// What kubebuilder create api would do to main.go.
+func TestTheNextControllerIsRefusedWhereKubebuilderPutsIt(t *testing.T) {
+	t.Parallel()
+	const marker = "\t// +kubebuilder:scaffold:builder\n"
+	program := read(t, "warm/main.go")
+	require.Equal(t, 1, strings.Count(program, marker))
+	dir := t.TempDir()
+	edited, overlay := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(edited, []byte(strings.Replace(program, marker, `
+	if err := (&controller.OrderReconciler{
+		Client: mgr.GetClient(),
+		Scheme: mgr.GetScheme(),
+	}).SetupWithManager(mgr); err != nil {
+		setupLog.Error(err, "Failed to create controller", "controller", "invoice")
+		os.Exit(1)
+	}
+`+marker, 1)), 0o600))
+	original, err := filepath.Abs("warm/main.go")
+	require.NoError(t, err)
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{original: edited}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", filepath.Join(shared.Programs, "invoice"), "./warm").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	f := newOperators(t)
+	for _, elect := range []string{"-leader-elect", "-leader-elect=false"} {
+		r := f.start("invoice", elect)
+		require.Equal(t, 1, f.ExitCode(r))
+		require.Contains(t, f.Log(r), "add it in setupControllers")
 	}
 }
 
@@ -77,7 +177,7 @@ func TestTheDiffsOfTheGuideAreWhole(t *testing.T) {
 	for i, after := range []string{"wrapped", "warm"} {
 		have := lines(read(t, "before/main.go"))
 		for line := range strings.Lines(diffs[i]) {
-			switch text := strings.TrimRight(line[1:], "\n"); line[0] {
+			switch text := unaligned(line[1:]); line[0] {
 			case '-':
 				have[text]--
 			case '+':
@@ -100,9 +200,14 @@ func TestTheDiffsOfTheGuideAreWhole(t *testing.T) {
 func lines(program string) map[string]int {
 	counts := map[string]int{}
 	for line := range strings.Lines(program[strings.Index(program, "package main"):]) {
-		counts[strings.TrimRight(line, "\n")]++
+		counts[unaligned(line)]++
 	}
 	return counts
+}
+
+// unaligned is a line without what gofmt does to make columns of it and its neighbours.
+func unaligned(line string) string {
+	return regexp.MustCompile(" +").ReplaceAllString(strings.TrimRight(line, "\n"), " ")
 }
 
 // flush is text without indentation.

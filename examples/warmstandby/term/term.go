@@ -4,26 +4,100 @@ package term
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
 	"sync"
+	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
+
+// A Manager runs on every replica. What needs leadership cannot be added to it: that is for Run.
+type Manager struct {
+	manager.Manager
+
+	mu      sync.Mutex // guards the field below
+	indexes map[index]bool
+}
+
+// NewManager makes a Manager, as manager.New does, without an election of its own. It waits for ever for what it stops:
+// the elector in it waits for the controllers.
+func NewManager(cfg *rest.Config, options manager.Options) (*Manager, error) {
+	if options.LeaderElection {
+		return nil, errors.New("term: leave LeaderElection out of the manager's options: the elector elects")
+	}
+	options.GracefulShutdownTimeout = new(time.Duration(-1))
+	if options.BaseContext == nil {
+		logger := options.Logger
+		if logger.GetSink() == nil {
+			logger = log.Log
+		}
+		options.BaseContext = func() context.Context { return log.IntoContext(context.Background(), logger) } // the elector's too
+	}
+	mgr, err := manager.New(cfg, options)
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{Manager: mgr, indexes: map[index]bool{}}, nil
+}
+
+// Add refuses what needs leadership, as controllers do: here it would run whether this replica leads or not.
+func (m *Manager) Add(r manager.Runnable) error {
+	_, cluster := r.(interface{ GetCache() cache.Cache }) // whose cache the manager runs everywhere
+	l, says := r.(manager.LeaderElectionRunnable)
+	if cluster || says && !l.NeedLeaderElection() {
+		return m.Manager.Add(r)
+	}
+	return fmt.Errorf("term: add it in setupControllers, the function given to term.Run: outside it would run on every replica, leading or not: %T", r)
+}
+
+// Warm has the caches of these types filled before the elector starts, so that who campaigns is warm, and the replica
+// be ready only then. For a controller that watches metadata only, give it a PartialObjectMetadata with its kind.
+func (m *Manager) Warm(types ...client.Object) error {
+	var informers []cache.Informer
+	for _, t := range types {
+		// Before Start nothing is waited for, and Start waits for each cache before it starts the elector.
+		informer, err := m.GetCache().GetInformer(context.Background(), t)
+		if err != nil {
+			return fmt.Errorf("term: warm the cache of %T: %w", t, err)
+		}
+		informers = append(informers, informer)
+	}
+	return m.AddReadyzCheck("caches", func(*http.Request) error {
+		for i, informer := range informers {
+			if !informer.HasSynced() {
+				return fmt.Errorf("the cache of %T is not synced yet", types[i])
+			}
+		}
+		return nil
+	})
+}
 
 // Run has setup add controllers to the manager it is given, as to any manager, starts them, and returns when ctx has
 // ended or one of them has failed, and the workers of all have stopped. It may be called again for the next term.
 //
-// What can be done only once, as IndexField and registering webhooks, is not for setup: do that with mgr itself.
-func Run(ctx context.Context, mgr manager.Manager, setup func(manager.Manager) error) error {
+// Setup may call IndexField, each time with the same function: an index is made in the first term that asks for it, and
+// kept. Webhooks are not for setup, for they are served on every replica: register them with mgr itself.
+func Run(ctx context.Context, mgr *Manager, setup func(manager.Manager) error) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	m := &termManager{Manager: mgr, cache: &termCache{Cache: mgr.GetCache(), term: ctx}}
+	m := &termManager{Manager: mgr, cache: &termCache{Cache: mgr.GetCache(), mgr: mgr, indexes: map[index]bool{}, term: ctx}}
 	defer m.cache.removeHandlers()
 	if err := setup(m); err != nil {
 		return err
+	}
+	if m.misuse != nil {
+		return m.misuse
 	}
 	results := make(chan error)
 	for _, r := range m.runnables {
@@ -53,9 +127,10 @@ func (EveryReplica) NeedLeaderElection() bool { return false }
 
 // termManager is the manager as the controllers of one term see it: what is added to it is theirs.
 type termManager struct {
-	manager.Manager
+	*Manager
 	cache     *termCache
 	runnables []manager.Runnable
+	misuse    error
 }
 
 // Add is not called any more once setup has returned.
@@ -65,6 +140,14 @@ func (m *termManager) Add(r manager.Runnable) error {
 }
 
 func (m *termManager) GetCache() cache.Cache { return m.cache }
+
+func (m *termManager) GetFieldIndexer() client.FieldIndexer { return m.cache }
+
+// GetWebhookServer is what registers webhooks: on this replica only, and a standby would answer 404.
+func (m *termManager) GetWebhookServer() webhook.Server {
+	m.misuse = errors.New("term: register webhooks with the manager itself, not in setupControllers: every replica serves them")
+	return m.Manager.GetWebhookServer()
+}
 
 func (m *termManager) GetControllerOptions() config.Controller {
 	options, again := m.Manager.GetControllerOptions(), true
@@ -76,10 +159,41 @@ func (m *termManager) GetControllerOptions() config.Controller {
 // theirs away: without this each term would leave some behind, with their queues.
 type termCache struct {
 	cache.Cache
+	mgr      *Manager
 	term     context.Context
 	mu       sync.Mutex // guards the fields below
 	ended    bool
 	removals []func()
+
+	indexes map[index]bool // asked for in this term; mgr.mu guards it
+}
+
+// An index is one on a cache, and there is a cache for each Go type, and of an unstructured one for each kind.
+type index struct {
+	goType reflect.Type
+	kind   schema.GroupVersionKind
+	field  string
+}
+
+// IndexField leaves an index of an earlier term as it is, for there is no way to make it anew. A second one of the same
+// term is the mistake it always was.
+func (c *termCache) IndexField(ctx context.Context, obj client.Object, field string, extract client.IndexerFunc) error {
+	kind, err := c.mgr.GetClient().GroupVersionKindFor(obj)
+	if err != nil {
+		return err
+	}
+	i := index{reflect.TypeOf(obj), kind, field}
+	c.mgr.mu.Lock()
+	defer c.mgr.mu.Unlock()
+	if c.mgr.indexes[i] && !c.indexes[i] {
+		c.indexes[i] = true
+		return nil
+	}
+	if err := c.Cache.IndexField(ctx, obj, field, extract); err != nil {
+		return err
+	}
+	c.mgr.indexes[i], c.indexes[i] = true, true
+	return nil
 }
 
 func (c *termCache) GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error) {

@@ -20,9 +20,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
 func TestMain(m *testing.M) {
@@ -57,13 +61,17 @@ func (c *oneInformer) GetInformer(context.Context, client.Object, ...cache.Infor
 	return c.informer, nil
 }
 
+func (c *oneInformer) IndexField(_ context.Context, _ client.Object, field string, _ client.IndexerFunc) error {
+	return c.informer.AddIndexers(toolscache.Indexers{field: func(any) ([]string, error) { return nil, nil }})
+}
+
 // newManager makes a manager, never started, whose cache knows one ConfigMap.
-func newManager(t *testing.T) (manager.Manager, *countingInformer) {
+func newManager(t *testing.T) (*Manager, *countingInformer) {
 	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "settings"}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(settings), 0)
 	informer := &countingInformer{SharedIndexInformer: factory.Core().V1().ConfigMaps().Informer()}
 	factory.StartWithContext(t.Context())
-	mgr, err := ctrl.NewManager(&rest.Config{}, ctrl.Options{
+	mgr, err := NewManager(&rest.Config{}, ctrl.Options{
 		NewCache: func(*rest.Config, cache.Options) (cache.Cache, error) { return &oneInformer{informer: informer}, nil },
 		Metrics:  server.Options{BindAddress: "0"},
 	})
@@ -146,4 +154,66 @@ func TestATermIsNotOverBecauseAllIsDone(t *testing.T) {
 	}
 	end()
 	require.NoError(t, <-returned)
+}
+
+func TestWhatNeedsLeadershipIsRefusedOutsideATerm(t *testing.T) {
+	mgr, _ := newManager(t)
+	err := controllerOf(func(context.Context, reconcile.Request) (reconcile.Result, error) { return reconcile.Result{}, nil })(mgr)
+	require.ErrorContains(t, err, "setupControllers")
+	forever := func(ctx context.Context) error { <-ctx.Done(); return nil }
+	require.ErrorContains(t, mgr.Add(manager.RunnableFunc(forever)), "setupControllers")
+	require.ErrorContains(t, mgr.Add(&manager.Server{OnlyServeWhenLeader: true}), "setupControllers")
+
+	everywhere, err := cluster.New(&rest.Config{})
+	require.NoError(t, err)
+	for _, r := range []manager.Runnable{EveryReplica(forever), &manager.Server{}, webhook.NewServer(webhook.Options{}), everywhere} {
+		require.NoError(t, mgr.Add(r), "%T", r)
+	}
+	err = ctrl.NewControllerManagedBy(mgr).Named("everywhere").For(&corev1.ConfigMap{}).
+		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
+		Complete(reconcile.Func(func(context.Context, reconcile.Request) (reconcile.Result, error) { return reconcile.Result{}, nil }))
+	require.NoError(t, err)
+}
+
+func TestTheManagerHasNoElectionOfItsOwn(t *testing.T) {
+	_, err := NewManager(&rest.Config{}, manager.Options{LeaderElection: true, LeaderElectionID: "checksum", LeaderElectionNamespace: "shop"})
+	require.ErrorContains(t, err, "the elector elects")
+}
+
+func TestAnIndexIsMadeOnce(t *testing.T) {
+	mgr, informer := newManager(t)
+	index := func(mgr manager.Manager, obj client.Object, field string) error {
+		return mgr.GetFieldIndexer().IndexField(t.Context(), obj, field, func(client.Object) []string { return nil })
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 3 {
+		require.NoError(t, Run(ended, mgr, func(mgr manager.Manager) error { return index(mgr, &corev1.ConfigMap{}, "data.colour") }))
+	}
+	require.NoError(t, Run(ended, mgr, func(mgr manager.Manager) error {
+		return errors.Join(index(mgr, &corev1.ConfigMap{}, "data.colour"), index(mgr, &corev1.ConfigMap{}, "data.size"))
+	}))
+	require.Len(t, informer.GetIndexer().GetIndexers(), 2+1, "and client-go's own, by namespace")
+
+	metadata := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}
+	another := func(mgr manager.Manager) error { return index(mgr, metadata, "data.colour") }
+	require.ErrorContains(t, Run(ended, mgr, another), "indexer conflict", "asks the cache, which here has but one informer for all")
+	twice := func(mgr manager.Manager) error {
+		return errors.Join(index(mgr, &corev1.ConfigMap{}, "data.colour"), index(mgr, &corev1.ConfigMap{}, "data.colour"))
+	}
+	require.ErrorContains(t, Run(ended, mgr, twice), "indexer conflict", "as in any manager")
+}
+
+func TestWebhooksAreNotForATerm(t *testing.T) {
+	mgr, _ := newManager(t)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	register := func(mgr manager.Manager) error {
+		var validator struct {
+			admission.Validator[*corev1.ConfigMap]
+		} // never called
+		return ctrl.NewWebhookManagedBy(mgr, &corev1.ConfigMap{}).WithValidator(validator).Complete()
+	}
+	require.ErrorContains(t, Run(ended, mgr, register), "with the manager itself")
+	require.NoError(t, register(mgr))
 }

@@ -2,21 +2,28 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"flag"
 	"net/http"
 	"os"
 	"time"
 
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
+
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/elector-go/elector"
-	"github.com/elector-go/elector/examples/internal/checksum"
+	"github.com/elector-go/elector/examples/internal/migrating/controller" // yours is my.domain/op/internal/controller
+	// +kubebuilder:scaffold:imports
 )
 
 var (
@@ -26,68 +33,159 @@ var (
 
 func init() {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	// +kubebuilder:scaffold:scheme
 }
 
+// nolint:gocyclo
 func main() {
 	var metricsAddr string
+	var metricsCertPath, metricsCertName, metricsCertKey string
+	var webhookCertPath, webhookCertName, webhookCertKey string
+	var webhookPort int
 	var enableLeaderElection bool
 	var probeAddr string
-	flag.StringVar(&metricsAddr, "metrics-bind-address", "0", "The address the metrics endpoint binds to.")
+	var secureMetrics bool
+	var enableHTTP2 bool
+	var tlsOpts []func(*tls.Config)
+	flag.StringVar(&metricsAddr, "metrics-bind-address", "0", "The address the metrics endpoint binds to. "+
+		"Use :8443 for HTTPS or :8080 for HTTP, or leave as 0 to disable the metrics service.")
 	flag.StringVar(&probeAddr, "health-probe-bind-address", ":8081", "The address the probe endpoint binds to.")
 	flag.BoolVar(&enableLeaderElection, "leader-elect", false,
 		"Enable leader election for controller manager. "+
 			"Enabling this will ensure there is only one active controller manager.")
-	klog.InitFlags(nil)
+	flag.BoolVar(&secureMetrics, "metrics-secure", true,
+		"If set, the metrics endpoint is served securely via HTTPS. Use --metrics-secure=false to use HTTP instead.")
+	flag.StringVar(&webhookCertPath, "webhook-cert-path", "", "The directory that contains the webhook certificate.")
+	flag.StringVar(&webhookCertName, "webhook-cert-name", "tls.crt", "The name of the webhook certificate file.")
+	flag.StringVar(&webhookCertKey, "webhook-cert-key", "tls.key", "The name of the webhook key file.")
+	flag.IntVar(&webhookPort, "webhook-port", 9443, "Port the webhook server listens on. "+
+		"Defaults to 9443. Set -1 to disable the webhook server.")
+	flag.StringVar(&metricsCertPath, "metrics-cert-path", "",
+		"The directory that contains the metrics server certificate.")
+	flag.StringVar(&metricsCertName, "metrics-cert-name", "tls.crt", "The name of the metrics server certificate file.")
+	flag.StringVar(&metricsCertKey, "metrics-cert-key", "tls.key", "The name of the metrics server key file.")
+	flag.BoolVar(&enableHTTP2, "enable-http2", false,
+		"If set, HTTP/2 will be enabled for the metrics and webhook servers")
+	opts := zap.Options{
+		Development: true,
+	}
+	opts.BindFlags(flag.CommandLine)
 	flag.Parse()
 
-	ctrl.SetLogger(klog.Background())
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&opts)))
+
+	disableHTTP2 := func(c *tls.Config) {
+		setupLog.Info("Disabling HTTP/2")
+		c.NextProtos = []string{"http/1.1"}
+	}
+
+	if !enableHTTP2 {
+		tlsOpts = append(tlsOpts, disableHTTP2)
+	}
+
+	webhookTLSOpts := tlsOpts
+	webhookServerOptions := webhook.Options{
+		TLSOpts: webhookTLSOpts,
+		Port:    webhookPort,
+	}
+
+	if len(webhookCertPath) > 0 {
+		setupLog.Info("Initializing webhook certificate watcher using provided certificates",
+			"webhook-cert-path", webhookCertPath, "webhook-cert-name", webhookCertName, "webhook-cert-key", webhookCertKey)
+
+		webhookServerOptions.CertDir = webhookCertPath
+		webhookServerOptions.CertName = webhookCertName
+		webhookServerOptions.KeyName = webhookCertKey
+	}
+
+	webhookServer := webhook.NewServer(webhookServerOptions)
+
+	metricsServerOptions := metricsserver.Options{
+		BindAddress:   metricsAddr,
+		SecureServing: secureMetrics,
+		TLSOpts:       tlsOpts,
+	}
+
+	if secureMetrics {
+		metricsServerOptions.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+
+	if len(metricsCertPath) > 0 {
+		setupLog.Info("Initializing metrics certificate watcher using provided certificates",
+			"metrics-cert-path", metricsCertPath, "metrics-cert-name", metricsCertName, "metrics-cert-key", metricsCertKey)
+
+		metricsServerOptions.CertDir = metricsCertPath
+		metricsServerOptions.CertName = metricsCertName
+		metricsServerOptions.KeyName = metricsCertKey
+	}
 
 	cfg := ctrl.GetConfigOrDie()
-	wait := time.Duration(-1) // for ever: when Start returns, the Lease is released
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme:                  scheme,
-		Cache:                   checksum.CacheOptions(os.Getenv("POD_NAMESPACE")),
-		Metrics:                 metricsserver.Options{BindAddress: metricsAddr},
-		GracefulShutdownTimeout: &wait,
-	})
-	if err != nil {
-		setupLog.Error(err, "unable to start manager")
-		os.Exit(1)
-	}
-
-	if err := (&checksum.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr); err != nil {
-		setupLog.Error(err, "unable to create controller", "controller", "Checksum")
-		os.Exit(1)
-	}
-
-	run, healthy := mgr.Start, healthz.Ping
+	var mgr ctrl.Manager
+	run, healthy := func(ctx context.Context) error { return mgr.Start(ctx) }, healthz.Ping
 	if enableLeaderElection {
 		el, err := elector.NewForConfig(cfg, elector.Options{
+			// your LeaderElectionID, letter for letter: with another name both would lead
 			Name:       "ecaf1259.my.domain",
-			Namespace:  os.Getenv("POD_NAMESPACE"),
-			Run:        mgr.Start,
+			Namespace:  os.Getenv("POD_NAMESPACE"), // your LeaderElectionNamespace: without, leave it out
+			Run:        run,
 			SingleTerm: true,
 			OnOverrun:  func(elector.Term) { os.Exit(1) },
 		})
 		if err != nil {
-			setupLog.Error(err, "unable to set up leader election")
+			setupLog.Error(err, "Failed to set up leader election")
 			os.Exit(1)
 		}
+		cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
 		run, healthy = el.Run, el.Check
 	}
-	go serveProbes(probeAddr, healthy)
 
-	setupLog.Info("starting manager")
+	wait := time.Duration(-1) // for ever: when Start returns, the Lease is released
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                  scheme,
+		Metrics:                 metricsserver.Options{BindAddress: "0"}, // served below, on standbys too
+		WebhookServer:           webhookServer,
+		GracefulShutdownTimeout: &wait,
+
+		Cache: controller.CacheOptions(), // for the tests, with few rights: not in yours
+	})
+	if err != nil {
+		setupLog.Error(err, "Failed to start manager")
+		os.Exit(1)
+	}
+
+	if err := (&controller.OrderReconciler{
+		Client: mgr.GetClient(),
+		Scheme: mgr.GetScheme(),
+	}).SetupWithManager(mgr); err != nil {
+		setupLog.Error(err, "Failed to create controller", "controller", "order")
+		os.Exit(1)
+	}
+	// +kubebuilder:scaffold:builder
+
+	// On every replica, until the process ends.
+	metrics, err := metricsserver.NewServer(metricsServerOptions, cfg, mgr.GetHTTPClient())
+	if err != nil {
+		setupLog.Error(err, "Failed to set up metrics server")
+		os.Exit(1)
+	}
+	if metrics != nil { // it is for the address 0
+		go serve("metrics", func() error { return metrics.Start(context.Background()) })
+	}
+	if probeAddr != "" && probeAddr != "0" {
+		probes := http.NewServeMux()
+		probes.Handle("/healthz", healthz.CheckHandler{Checker: healthy})
+		probes.Handle("/readyz", healthz.CheckHandler{Checker: healthz.Ping})
+		go serve("probes", func() error { return http.ListenAndServe(probeAddr, probes) })
+	}
+
+	setupLog.Info("Starting manager")
 	if err := run(ctrl.LoggerInto(ctrl.SetupSignalHandler(), setupLog)); err != nil {
-		setupLog.Error(err, "problem running manager")
+		setupLog.Error(err, "Failed to run manager")
 		os.Exit(1)
 	}
 }
 
-func serveProbes(addr string, healthy healthz.Checker) {
-	mux := http.NewServeMux()
-	mux.Handle("/healthz", healthz.CheckHandler{Checker: healthy})
-	mux.Handle("/readyz", healthz.CheckHandler{Checker: healthz.Ping})
-	setupLog.Error(http.ListenAndServe(addr, mux), "problem serving probes")
+func serve(what string, server func() error) {
+	setupLog.Error(server(), "Failed to serve "+what)
 	os.Exit(1)
 }
