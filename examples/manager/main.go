@@ -69,7 +69,9 @@ func run(ctx context.Context, addr string) error {
 	if err := (&checksum.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr); err != nil {
 		return err
 	}
-	go serve(addr, el)
+	if addr != "" && addr != "0" { // as for a manager
+		go serve(addr, el)
+	}
 	return el.Run(ctx)
 }
 
