@@ -148,7 +148,7 @@ func TestEventsOnTheLease(t *testing.T) {
 			lease := f.getLease(t.Context())
 			var got []string
 			require.Eventually(t, func() bool {
-				list, err := shared.cluster.Admin().CoreV1().Events(f.namespace).Search(scheme.Scheme, lease) // as kubectl describe does
+				list, err := shared.cluster.Admin().CoreV1().Events(f.namespace).SearchWithContext(t.Context(), scheme.Scheme, lease) // as kubectl describe does
 				require.NoError(t, err)
 				got = nil
 				for _, e := range list.Items {
