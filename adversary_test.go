@@ -3,8 +3,7 @@ package elector_test
 import (
 	"context"
 	"errors"
-	"k8s.io/apimachinery/pkg/watch"
-	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +12,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -323,11 +324,10 @@ func TestATermThatIsOverBeforeItsCallbackHasBegunHasNone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		b := w.join("b")
 		w.awaitLeader(time.Second)
-		blocked := false
+		var blocked atomic.Bool
 		w.join("a", func(r *replica, _ *elector.Options) {
 			r.gate = func() { // in its log, as if that were a full pipe
-				if r.el != nil && r.el.IsLeader() && !blocked {
-					blocked = true
+				if r.el != nil && r.el.IsLeader() && blocked.CompareAndSwap(false, true) {
 					time.Sleep(20 * time.Second)
 				}
 			}
@@ -337,7 +337,7 @@ func TestATermThatIsOverBeforeItsCallbackHasBegunHasNone(t *testing.T) {
 		b.stop()
 		<-b.done
 		time.Sleep(time.Second)
-		require.True(w, blocked, "a has won, and its log blocks")
+		require.True(w, blocked.Load(), "a has won, and its log blocks")
 		c := w.join("c")
 		time.Sleep(time.Minute)
 		assert.Equal(w, c, w.leader())
@@ -348,17 +348,17 @@ func TestATermThatIsOverBeforeItsCallbackHasBegunHasNone(t *testing.T) {
 func TestACallbackThatReturnedBeforeItsTermWasLostReturnedByItself(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l := &ledger{}
+		l.renewed = func(renewals int) {
+			if renewals == 3 {
+				time.Sleep(11 * time.Second) // the election's goroutine gets no CPU
+			}
+		}
 		a := w.join("a", told(l), working(func(ctx context.Context) error {
 			time.Sleep(12 * time.Second)
 			term, _ := elector.TermFrom(ctx)
 			assert.True(w, term.Valid())
 			return nil
 		}))
-		l.renewed = func() {
-			if len(l.left) == 3 {
-				time.Sleep(11 * time.Second) // the election's goroutine gets no CPU
-			}
-		}
 		time.Sleep(time.Minute)
 		require.NoError(w, a.awaitEnd(time.Second))
 		assert.Len(w, w.spans(), 1)
@@ -425,10 +425,10 @@ func TestAHandThatInsistsIsNotAnsweredWithoutEnd(t *testing.T) {
 						}
 					}
 				}()
-				requests := 0
-				a.client.Intercept(func(electortest.Request) electortest.Fault { requests++; return electortest.Fault{} })
+				var requests atomic.Int32
+				a.client.Intercept(func(electortest.Request) electortest.Fault { requests.Add(1); return electortest.Fault{} })
 				time.Sleep(time.Minute)
-				assert.Less(w, requests, 200)
+				assert.Less(w, requests.Load(), int32(200))
 				w.oneTerm()
 			})
 		})

@@ -217,6 +217,12 @@ func (w *world) leave(r *replica, s *span) {
 	w.running = slices.DeleteFunc(w.running, func(x *replica) bool { return x == r })
 }
 
+// pass lets time pass, and everybody come to rest after it: what they have written may then be read.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func (w *world) now() time.Duration { return time.Since(w.start) }
 
 // leader is the replica whose callback runs, nil if none.

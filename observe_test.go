@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -27,7 +28,13 @@ var _ elector.EventRecorder = record.EventRecorder(nil) // as the documentation 
 
 // A ledger is what Events and Metrics were told.
 type ledger struct {
-	mu       sync.Mutex
+	mu      sync.Mutex // guards told
+	told    entries
+	renewed func(renewals int) // called with each renewal, if it is not nil
+	block   chan struct{}      // events wait for it, if it is not nil
+}
+
+type entries struct {
 	events   []string
 	about    *coordinationv1.Lease
 	terms    []elector.Term
@@ -37,46 +44,69 @@ type ledger struct {
 	gaps     []time.Duration
 	overruns int
 	requests map[string]int
-	renewed  func()        // called with each renewal, if it is not nil
-	block    chan struct{} // events wait for it, if it is not nil
+}
+
+func (l *ledger) read() entries {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.told
+	r.requests = maps.Clone(r.requests)
+	return r
+}
+
+func (l *ledger) note(f func(r *entries)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.told)
 }
 
 func (l *ledger) Event(object runtime.Object, eventtype, reason, message string) {
 	if l.block != nil {
 		<-l.block
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.about = object.(*coordinationv1.Lease)
-	l.events = append(l.events, eventtype+" "+reason+": "+message)
+	l.note(func(r *entries) {
+		r.about = object.(*coordinationv1.Lease)
+		r.events = append(r.events, eventtype+" "+reason+": "+message)
+	})
 }
 
-func (l *ledger) Term(_ types.NamespacedName, t elector.Term)          { l.terms = append(l.terms, t) }
-func (l *ledger) Lost(_ types.NamespacedName, r elector.Reason)        { l.lost = append(l.lost, r) }
-func (l *ledger) HandedOver(_ types.NamespacedName, gap time.Duration) { l.gaps = append(l.gaps, gap) }
-func (l *ledger) Overrun(types.NamespacedName)                         { l.overruns++ }
-func (l *ledger) Renewed(_ types.NamespacedName, lat, left, of time.Duration) {
+func (l *ledger) Term(_ types.NamespacedName, t elector.Term) {
+	l.note(func(r *entries) { r.terms = append(r.terms, t) })
+}
+
+func (l *ledger) Lost(_ types.NamespacedName, reason elector.Reason) {
+	l.note(func(r *entries) { r.lost = append(r.lost, reason) })
+}
+
+func (l *ledger) HandedOver(_ types.NamespacedName, gap time.Duration) {
+	l.note(func(r *entries) { r.gaps = append(r.gaps, gap) })
+}
+
+func (l *ledger) Overrun(types.NamespacedName) { l.note(func(r *entries) { r.overruns++ }) }
+
+func (l *ledger) Renewed(_ types.NamespacedName, latency, left, of time.Duration) {
 	if of != 10*time.Second {
 		panic(of)
 	}
-	l.latency, l.left = append(l.latency, lat), append(l.left, left)
+	l.note(func(r *entries) { r.latency, r.left = append(r.latency, latency), append(r.left, left) })
 	if l.renewed != nil {
-		l.renewed()
+		l.renewed(len(l.read().left))
 	}
 }
 
 func (l *ledger) Request(lease types.NamespacedName, verb string, err error) {
-	if l.requests == nil {
-		l.requests = map[string]int{}
-	}
-	outcome := ""
-	if err != nil {
-		outcome = " " + string(apierrors.ReasonForError(err))
-	}
-	l.requests[verb+outcome]++
 	if lease.Namespace != namespace {
 		panic(lease)
 	}
+	if err != nil {
+		verb += " " + string(apierrors.ReasonForError(err))
+	}
+	l.note(func(r *entries) {
+		if r.requests == nil {
+			r.requests = map[string]int{}
+		}
+		r.requests[verb]++
+	})
 }
 
 func told(l *ledger) option {
@@ -104,13 +134,13 @@ func TestEventsTellOfEachTermAndWhyItEnded(t *testing.T) {
 						return nil
 					}
 				}))
-				time.Sleep(time.Second)
+				w.pass(time.Second)
 				end(w, a)
-				time.Sleep(12 * time.Second)
-				assert.Equal(w, []string{"Normal LeaderElection: a became leader", want}, l.events)
-				assert.Equal(w, "coordination.k8s.io/v1, Kind=Lease", l.about.GroupVersionKind().String())
-				assert.Equal(w, w.lease().UID, l.about.UID)
-				assert.Equal(w, namespace+"/"+name, l.about.Namespace+"/"+l.about.Name)
+				w.pass(12 * time.Second)
+				assert.Equal(w, []string{"Normal LeaderElection: a became leader", want}, l.read().events)
+				assert.Equal(w, "coordination.k8s.io/v1, Kind=Lease", l.read().about.GroupVersionKind().String())
+				assert.Equal(w, w.lease().UID, l.read().about.UID)
+				assert.Equal(w, namespace+"/"+name, l.read().about.Namespace+"/"+l.read().about.Name)
 			})
 		})
 	}
@@ -120,14 +150,14 @@ func TestALossIsToldWhileTheCallbackStillDrains(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var l ledger
 		w.join("a", told(&l), draining(4*time.Second))
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		w.usurp()
-		time.Sleep(time.Second)
-		assert.Len(w, l.events, 2)
-		assert.Equal(w, []elector.Reason{elector.ReasonTakenOver}, l.lost)
-		time.Sleep(10 * time.Second)
-		assert.Len(w, l.events, 2, "and once only")
-		assert.Len(w, l.lost, 1)
+		w.pass(time.Second)
+		assert.Len(w, l.read().events, 2)
+		assert.Equal(w, []elector.Reason{elector.ReasonTakenOver}, l.read().lost)
+		w.pass(10 * time.Second)
+		assert.Len(w, l.read().events, 2, "and once only")
+		assert.Len(w, l.read().lost, 1)
 	})
 }
 
@@ -138,16 +168,16 @@ func TestARecorderThatBlocksDoesNotHoldUpTheElection(t *testing.T) {
 		a := w.join("a", told(&l), with(func(o *elector.Options) {
 			o.OnNewLeader = func(who string) { names = append(names, who) }
 		}))
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		require.NoError(w, a.el.StepDown(w.Context()))
 		b := w.join("b")
 		require.Equal(w, b, w.awaitLeader(time.Second))
 		a.stop()
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		assert.Equal(w, []string{"a", "b"}, names)
 		close(l.block)
 		<-a.done
-		assert.Len(w, l.events, 2, "Run has waited for the last one")
+		assert.Len(w, l.read().events, 2, "Run has waited for the last one")
 	})
 }
 
@@ -155,41 +185,40 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var l ledger
 		b := w.join("b")
-		time.Sleep(time.Second)
-		a := w.join("a", told(&l), with(func(o *elector.Options) { o.OnOverrun = func(elector.Term) {} }))
-		time.Sleep(time.Minute)
-		require.Len(w, l.terms, 1)
-		assert.False(w, l.terms[0].Valid(), "at first the zero Term")
+		w.pass(time.Second)
+		a := w.join("a", told(&l), draining(4500*time.Millisecond), with(func(o *elector.Options) { o.OnOverrun = func(elector.Term) {} }))
+		w.pass(time.Minute)
+		require.Len(w, l.read().terms, 1)
+		assert.False(w, l.read().terms[0].Valid(), "at first the zero Term")
 		b.stop()
 		<-b.done
-		time.Sleep(time.Minute)
-		require.Len(w, l.terms, 2)
-		assert.True(w, l.terms[1].Valid())
-		assert.Less(w, l.gaps[0], 15*time.Millisecond, "after a clean stop")
-		assert.InDelta(w, 18, len(l.left), 1)
-		for i := range l.left {
-			assert.Equal(w, roundTrip, l.latency[i])
-			assert.InDelta(w, 6.66, l.left[i].Seconds(), 0.01)
+		w.pass(time.Minute)
+		require.Len(w, l.read().terms, 2)
+		assert.True(w, l.read().terms[1].Valid())
+		assert.Less(w, l.read().gaps[0], 15*time.Millisecond, "after a clean stop")
+		assert.InDelta(w, 18, len(l.read().left), 1)
+		for i := range l.read().left {
+			assert.Equal(w, roundTrip, l.read().latency[i])
+			assert.InDelta(w, 6.66, l.read().left[i].Seconds(), 0.01)
 		}
-		assert.Equal(w, 1, l.requests["watch"])
+		assert.Equal(w, 1, l.read().requests["watch"])
 
 		a.client.Partition(electortest.Both)
-		a.drain = 4500 * time.Millisecond
-		time.Sleep(20 * time.Second)
-		assert.Equal(w, []elector.Reason{elector.ReasonDeadlinePassed}, l.lost)
-		assert.Equal(w, 1, l.overruns)
-		assert.False(w, l.terms[1].Valid())
-		assert.Greater(w, l.requests["update "]+l.requests["get "], 3, "without an answer")
+		w.pass(20 * time.Second)
+		assert.Equal(w, []elector.Reason{elector.ReasonDeadlinePassed}, l.read().lost)
+		assert.Equal(w, 1, l.read().overruns)
+		assert.False(w, l.read().terms[1].Valid())
+		assert.Greater(w, l.read().requests["update "]+l.read().requests["get "], 3, "without an answer")
 
 		c := w.join("c")
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		require.Equal(w, c, w.leader())
 		a.client.Partition(electortest.NoPartition)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		c.crash()
-		time.Sleep(time.Minute)
-		require.Len(w, l.gaps, 2)
-		assert.InDelta(w, 15, l.gaps[1].Seconds(), 0.05, "after a crash")
+		w.pass(time.Minute)
+		require.Len(w, l.read().gaps, 2)
+		assert.InDelta(w, 15, l.read().gaps[1].Seconds(), 0.05, "after a crash")
 	})
 }
 
@@ -199,16 +228,16 @@ func TestRequestsAreToldWithTheirErrors(t *testing.T) {
 		client := w.api.Client("a")
 		client.ForbidWatch(true)
 		w.join("a", told(&l))
-		time.Sleep(time.Second)
-		assert.Equal(w, map[string]int{"get NotFound": 1, "create": 1, "watch Forbidden": 1}, l.requests)
-		assert.Empty(w, l.gaps, "there was nobody to take over from")
+		w.pass(time.Second)
+		assert.Equal(w, map[string]int{"get NotFound": 1, "create": 1, "watch Forbidden": 1}, l.read().requests)
+		assert.Empty(w, l.read().gaps, "there was nobody to take over from")
 	})
 }
 
 func TestTheStatusAsJSON(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		get := func(method string) (*http.Response, map[string]any) {
 			rec := httptest.NewRecorder()
 			a.el.ServeHTTP(rec, httptest.NewRequest(method, "/", nil))
@@ -227,7 +256,7 @@ func TestTheStatusAsJSON(t *testing.T) {
 		}, got)
 
 		a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: errors.New("boom")} })
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		_, got = get(http.MethodGet)
 		assert.Equal(w, false, got["leading"])
 		assert.NotContains(w, got, "term")
@@ -247,16 +276,16 @@ func TestALossInADrainIsTold(t *testing.T) {
 			inWorld(t, func(w *world) {
 				var l ledger
 				a := w.join("a", told(&l), draining(14*time.Second))
-				time.Sleep(time.Second)
+				w.pass(time.Second)
 				a.stop()
-				time.Sleep(time.Second)
+				w.pass(time.Second)
 				lose(w, a)
-				time.Sleep(11500 * time.Millisecond)
+				w.pass(11500 * time.Millisecond)
 				require.False(w, a.el.IsLeader())
-				assert.Len(w, l.lost, 1)
-				time.Sleep(20 * time.Second)
-				assert.Len(w, l.lost, 1)
-				assert.Len(w, l.events, 2)
+				assert.Len(w, l.read().lost, 1)
+				w.pass(20 * time.Second)
+				assert.Len(w, l.read().lost, 1)
+				assert.Len(w, l.read().events, 2)
 			})
 		})
 	}
@@ -271,9 +300,9 @@ func TestAnElectionInsideAnothersCallbackDoesNotCountTheOthersLoss(t *testing.T)
 			require.NoError(w, err)
 			return inner.Run(ctx)
 		}))
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		w.usurp()
-		time.Sleep(time.Second)
-		assert.Empty(w, l.lost, "its own Lease was released")
+		w.pass(time.Second)
+		assert.Empty(w, l.read().lost, "its own Lease was released")
 	})
 }

@@ -43,12 +43,12 @@ func TestWhatAPromiseSaysIsTrue(t *testing.T) {
 		t.Run(p.StopBudget.String(), func(t *testing.T) {
 			inWorld(t, func(w *world) { // an outage
 				a := w.join("a", set)
-				time.Sleep(p.Outage * 10)
+				w.pass(p.Outage * 10)
 				for range 20 {
 					a.client.Partition(electortest.Both)
-					time.Sleep(p.Outage - 150*time.Millisecond)
+					w.pass(p.Outage - 150*time.Millisecond)
 					a.client.Partition(electortest.NoPartition)
-					time.Sleep(p.Outage * 13 / 10)
+					w.pass(p.Outage * 13 / 10)
 				}
 				w.oneTerm()
 			})
@@ -66,18 +66,18 @@ func TestWhatAPromiseSaysIsTrue(t *testing.T) {
 				w.api.Client("b").ForbidWatch(true)
 				leader, polling := count("a", "update"), count("b", "get")
 				w.join("a", set)
-				time.Sleep(time.Second)
+				w.pass(time.Second)
 				w.join("b", set)
-				time.Sleep(100 * time.Minute)
+				w.pass(100 * time.Minute)
 				assert.InEpsilon(w, p.LeaderRequests*100, *leader, 0.02)
 				assert.LessOrEqual(w, *polling, p.PollingRequests*100)
 				assert.Greater(w, *polling, p.PollingRequests*80)
 			})
 			inWorld(t, func(w *world) { // a crash, and the stop budget before it
 				a := w.join("a", set)
-				time.Sleep(p.Takeover)
+				w.pass(p.Takeover)
 				b := w.join("b", set)
-				time.Sleep(p.Takeover)
+				w.pass(p.Takeover)
 				a.drain = p.StopBudget - 10*time.Millisecond
 				a.client.Partition(electortest.Both)
 				last := a.el.Status().LastRenewal

@@ -53,7 +53,7 @@ const configMaps = "/api/v1/namespaces/shop/configmaps/x"
 func TestTheGateLetsReadsPassAndRefusesWritesWithoutATerm(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.join("a"), w.join("b")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		leader, standby := a, b
 		if w.leader() == b {
 			leader, standby = b, a
@@ -117,47 +117,51 @@ func (c *closed) Close() error { c.closed = true; return nil }
 
 func TestACallbackThatIgnoresItsContextCannotWriteAfterItsTerm(t *testing.T) {
 	inWorld(t, func(w *world) {
-		var written []time.Duration // when writes were answered, by age of the partition
-		var cut, refused int
 		var gate http.RoundTripper
-		partition := time.Hour
-		api := &backend{answer: ok}
+		var hangs atomic.Bool
+		begin := make(chan struct{})
+		var written int
+		var cut, refused int
 		a := w.join("a", with(func(o *elector.Options) { o.OnOverrun = func(elector.Term) {} }), working(func(context.Context) error {
-			for w.now() < partition+14*time.Second { // whatever its ctx says
+			<-begin
+			for end := time.Now().Add(14 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // whatever its ctx says
 				switch resp, err := gate.RoundTrip(request(context.Background(), "PUT", configMaps)); {
 				case err == nil:
 					resp.Body.Close()
-					written = append(written, w.now()-partition)
+					written++
 				case strings.Contains(err.Error(), "under way"):
 					cut++
 				default:
 					assert.ErrorIs(w, err, elector.ErrNotLeader)
 					refused++
 				}
-				time.Sleep(100 * time.Millisecond)
 			}
 			return nil
 		}))
-		gate = a.el.WrapTransport(api)
-		time.Sleep(time.Minute)
-		partition = w.now()
+		gate = a.el.WrapTransport(&backend{answer: func(req *http.Request) (*http.Response, error) {
+			if hangs.Load() {
+				return hang(req)
+			}
+			return ok(req)
+		}})
+		w.pass(time.Minute)
 		a.client.Partition(electortest.Both)
-		time.Sleep(5 * time.Second)
+		close(begin)
+		w.pass(5 * time.Second)
 		require.True(w, a.el.IsLeader())
-		api.answer = hang
-		time.Sleep(20 * time.Second)
+		require.Greater(w, written, 40)
+		hangs.Store(true)
+		w.pass(20 * time.Second)
 		assert.Equal(w, 1, cut, "the write under way was cut off when the term ended")
 		assert.Greater(w, refused, 30)
-		for _, at := range written {
-			assert.Less(w, at, 6*time.Second)
-		}
+		assert.Less(w, written, 55)
 	})
 }
 
 func TestAWriteThatIsCutOffSaysSo(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		begin := w.now()
 		var ended time.Duration
 		var err error
@@ -165,9 +169,9 @@ func TestAWriteThatIsCutOffSaysSo(t *testing.T) {
 			_, err = a.el.WrapTransport(&backend{answer: hang}).RoundTrip(request(context.Background(), "POST", configMaps))
 			ended = w.now()
 		}()
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		w.usurp()
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		require.ErrorIs(w, err, elector.ErrNotLeader)
 		assert.ErrorContains(w, err, "elector: POST: the term ended while it was under way, and it may have been carried out")
 		assert.Less(w, ended-begin, 1100*time.Millisecond)
@@ -177,7 +181,7 @@ func TestAWriteThatIsCutOffSaysSo(t *testing.T) {
 func TestAnAnswerThatHasArrivedIsReadToItsEnd(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		var ctx context.Context
 		rest, more := io.Pipe()
 		api := &backend{answer: func(req *http.Request) (*http.Response, error) {
@@ -187,7 +191,7 @@ func TestAnAnswerThatHasArrivedIsReadToItsEnd(t *testing.T) {
 		resp, err := a.el.WrapTransport(api).RoundTrip(request(context.Background(), "POST", configMaps))
 		require.NoError(w, err)
 		w.usurp()
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		require.False(w, a.el.IsLeader())
 		require.NoError(w, ctx.Err(), "the write has been carried out: its answer is no write")
 		go func() { _, _ = more.Write([]byte("whole")); more.Close() }()
@@ -203,7 +207,7 @@ func TestAnAnswerThatHasArrivedIsReadToItsEnd(t *testing.T) {
 func TestAnUpgradedConnectionIsCutOffWhenTheTermEnds(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		var ctx context.Context
 		api := &backend{answer: func(req *http.Request) (*http.Response, error) {
 			ctx = req.Context()
@@ -215,7 +219,7 @@ func TestAnUpgradedConnectionIsCutOffWhenTheTermEnds(t *testing.T) {
 		assert.True(w, writable)
 		require.NoError(w, ctx.Err())
 		w.usurp()
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		assert.Error(w, ctx.Err())
 		resp.Body.Close()
 	})
@@ -235,12 +239,12 @@ func TestWhatATermHasLeftBehindCannotWriteInTheNext(t *testing.T) {
 			<-ctx.Done()
 			return nil
 		}))
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		gate := a.el.WrapTransport(&backend{answer: ok})
 		_, err := gate.RoundTrip(request(first, "PUT", configMaps))
 		require.NoError(w, err)
 		require.NoError(w, a.el.StepDown(w.Context()))
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		require.True(w, a.el.IsLeader(), "in its second term")
 		_, err = gate.RoundTrip(request(first, "PUT", configMaps))
 		assert.ErrorIs(w, err, elector.ErrNotLeader)
@@ -271,7 +275,7 @@ func TestWritesOfADrainGoThroughTheGate(t *testing.T) {
 			return nil
 		}))
 		gate = a.el.WrapTransport(&backend{answer: ok})
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		a.stop()
 		<-a.done
 		_, err := gate.RoundTrip(request(w.Context(), "PATCH", configMaps))
@@ -326,7 +330,9 @@ func TestAWriteWithTheCallbacksContextThatIsCutOffSaysSo(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var errs []error
 		var gate http.RoundTripper
+		made := make(chan struct{})
 		a := w.join("a", working(func(ctx context.Context) error {
+			<-made
 			_, err := gate.RoundTrip(request(ctx, "PUT", configMaps))
 			errs = append(errs, err)
 			return nil
@@ -335,10 +341,11 @@ func TestAWriteWithTheCallbacksContextThatIsCutOffSaysSo(t *testing.T) {
 			<-req.Context().Done()
 			return nil, context.Cause(req.Context()) // as http.Transport does
 		}})
-		time.Sleep(time.Second)
+		close(made)
+		w.pass(time.Second)
 		for range 5 {
 			w.usurp()
-			time.Sleep(40 * time.Second)
+			w.pass(40 * time.Second)
 		}
 		assert.Len(w, errs, 5)
 		for _, err := range errs {
@@ -361,10 +368,10 @@ func TestWhatAPastTermHasLeftBehindInsideAnotherElectionCannotWriteEither(t *tes
 			require.NoError(w, err)
 			return inner.Run(ctx)
 		}))
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		gate := a.el.WrapTransport(&backend{answer: ok})
 		require.NoError(w, a.el.StepDown(w.Context()))
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		require.True(w, a.el.IsLeader())
 		_, err := gate.RoundTrip(request(left, "PUT", configMaps))
 		assert.ErrorIs(w, err, elector.ErrNotLeader)
@@ -374,7 +381,7 @@ func TestWhatAPastTermHasLeftBehindInsideAnotherElectionCannotWriteEither(t *tes
 func TestAStreamOfUnknownLengthIsCutOffThoughItsAnswerHasBegun(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		var ctx context.Context
 		gate := a.el.WrapTransport(&backend{answer: func(req *http.Request) (*http.Response, error) { ctx = req.Context(); return ok(req) }})
 		req := request(context.Background(), "POST", configMaps)
@@ -382,7 +389,7 @@ func TestAStreamOfUnknownLengthIsCutOffThoughItsAnswerHasBegun(t *testing.T) {
 		resp, err := gate.RoundTrip(req)
 		require.NoError(w, err)
 		w.usurp()
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		assert.Error(w, ctx.Err())
 		resp.Body.Close()
 	})
@@ -391,7 +398,7 @@ func TestAStreamOfUnknownLengthIsCutOffThoughItsAnswerHasBegun(t *testing.T) {
 func TestTheGateBearsNoBodyAndAPanic(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		client := &http.Client{Transport: a.el.WrapTransport(&backend{answer: func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: http.StatusOK}, nil
 		}})}
