@@ -249,9 +249,6 @@ func (c *candidate) becomeDraining(l *leadership) {
 		msg = "The callback was told to stop; the lease is kept until it has returned"
 	}
 	l.log.Info(msg, "reason", context.Cause(l.ctx).Error(), "leader", c.seen.holder())
-	if !l.term.Valid() {
-		c.tellEnd(l, context.Cause(l.ctx))
-	}
 }
 
 // oversee sees to a term while its callback drains: it may be lost meanwhile, and overrun.
@@ -544,8 +541,9 @@ func (l *leadership) run(callback func(context.Context) error) {
 		l.term.returned.Store(true)
 		close(l.returned)
 	}()
-	if l.expire(); l.ctx.Err() != nil {
-		l.result = nil // over before it has begun, be it by a suspension just now
+	if l.expire(); !l.term.Valid() {
+		<-l.ctx.Done() // lost before it has begun, be it by a suspension just now
+		l.result = nil
 		return
 	}
 	l.result = callback(l.ctx)

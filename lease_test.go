@@ -77,6 +77,7 @@ func run(t *testing.T, steps []step) {
 		if st.gone {
 			o = o.gone(0, at(st.at), at(st.at))
 		}
+		own = own.settle(o, cfg.identity)
 		if st.tell != nil {
 			st.tell(&o, &own)
 		}
@@ -221,6 +222,11 @@ func TestDecisions(t *testing.T) {
 			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
 			{at: 14 * s, does: "deleted", gone: true, want: now(renew)},
 			{at: 15 * s, does: "it may be another's that was deleted since", want: now(idle)},
+		},
+		"but not after another's was seen (S6)": {
+			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
+			{at: 2 * s, does: "another's", see: edited(theirs, func(r *record) { r.version = 9 }), want: now(idle)},
+			{at: 3 * s, does: "that one deleted", gone: true, want: now(idle)},
 		},
 		"a renewal takes nothing back that an earlier one has promised (S3)": {
 			{does: "theirs", see: &theirs, want: waits(15 * s)},
@@ -459,4 +465,27 @@ func TestAnOverrunIsReportedOnWakingThoughItsTimerStoodStill(t *testing.T) {
 		}
 		assert.Equal(t, 1, told)
 	})
+}
+
+// Its user may wait for it, as after StepDown.
+func TestATermThatIsGivenUpAsItBeginsHasItsCallback(t *testing.T) {
+	e := &Elector{timing: cfg, opts: Options{Metrics: noMetrics{}}}
+	for name, test := range map[string]struct {
+		end  func(l *leadership)
+		want bool
+	}{
+		"given up": {func(l *leadership) { l.cancel(&LostError{Reason: ReasonSteppedDown}) }, true},
+		"lost":     {func(l *leadership) { l.lose(&LostError{Reason: ReasonTakenOver}) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &leadership{term: newTerm(e, 1, time.Now()), returned: make(chan struct{})}
+			l.ctx, l.cancel = context.WithCancelCause(t.Context())
+			test.end(l)
+			called := false
+			l.run(func(context.Context) error { called = true; return nil })
+			assert.Equal(t, test.want, called)
+			assert.NoError(t, l.result)
+			assert.ErrorIs(t, l.cause, ErrLost)
+		})
+	}
 }
