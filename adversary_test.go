@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -47,7 +48,7 @@ func TestAnEditAfterARenewalThatWasNotSeenShortensNothing(t *testing.T) {
 			a := unseen(w)
 			w.kubectl(func(l *coordinationv1.Lease) {
 				l.Spec.HolderIdentity = &holder
-				l.Spec.LeaseDurationSeconds = new(int32(1))
+				l.Spec.LeaseDurationSeconds = ptr.To(int32(1))
 			})
 			w.awaitLeader(time.Minute, a)
 		})
@@ -62,7 +63,7 @@ func TestAnEditThatLooksLikeARenewalForASecondShortensNothing(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		w.kubectl(func(l *coordinationv1.Lease) {
 			now := metav1.NowMicro()
-			l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = new(int32(1)), &now
+			l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = ptr.To(int32(1)), &now
 		})
 		w.within(time.Minute, "the next term", func() bool { return len(w.spans()) == 2 })
 	})
@@ -74,7 +75,7 @@ func TestALeaseBoundForYearsByMistakeIsFreeOnceItsHolderHasRenewed(t *testing.T)
 		a := w.awaitLeader(time.Second)
 		w.join("b")
 		time.Sleep(5 * time.Second)
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(1 << 30)) })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = ptr.To(int32(1 << 30)) })
 		time.Sleep(time.Second)
 		a.crash()
 		w.lenient = true // a runs on unseen
@@ -272,7 +273,7 @@ func TestRenewalsForASecondTakeNothingBack(t *testing.T) {
 			for _, who := range names {
 				w.kubectl(func(l *coordinationv1.Lease) {
 					now := metav1.NowMicro()
-					l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.HolderIdentity = new(int32(1)), &now, &who
+					l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.HolderIdentity = ptr.To(int32(1)), &now, &who
 				})
 				time.Sleep(100 * time.Millisecond)
 			}
@@ -401,7 +402,7 @@ func TestItsOwnErrorOfACtxWithACauseIsNone(t *testing.T) {
 func TestAHandThatInsistsIsNotAnsweredWithoutEnd(t *testing.T) {
 	for what, insist := range map[string]func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease){
 		"on a duration": func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease) {
-			l.Spec.LeaseDurationSeconds = new(int32(30))
+			l.Spec.LeaseDurationSeconds = ptr.To(int32(30))
 			_, _ = k.Update(w.Context(), l, metav1.UpdateOptions{})
 		},
 		"that there is no Lease": func(w *world, k coordinationv1client.LeaseInterface, l *coordinationv1.Lease) {

@@ -29,6 +29,7 @@ import (
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -350,7 +351,7 @@ func (b *costBench) client(ctx context.Context, role, kind, who, lease string) (
 		open()
 	}
 	l := &coordinationv1.Lease{ObjectMeta: objectMeta(lease), Spec: coordinationv1.LeaseSpec{
-		HolderIdentity: &who, LeaseDurationSeconds: new(int32(15)), AcquireTime: new(metav1.NowMicro()), LeaseTransitions: new(int32),
+		HolderIdentity: &who, LeaseDurationSeconds: ptr.To(int32(15)), AcquireTime: ptr.To(metav1.NowMicro()), LeaseTransitions: new(int32),
 	}}
 	if role == "leader" {
 		var err error
@@ -371,7 +372,7 @@ func (b *costBench) client(ctx context.Context, role, kind, who, lease string) (
 			case <-tick.C:
 				switch {
 				case role == "leader":
-					l.Spec.RenewTime = new(metav1.NowMicro())
+					l.Spec.RenewTime = ptr.To(metav1.NowMicro())
 					if next, err := c.Update(ctx, l, metav1.UpdateOptions{}); err == nil {
 						l = next
 					}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -152,7 +153,7 @@ func TestSingleTermReturnsTheLostErrorInsteadOfCampaigningAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.join("a", with(func(o *elector.Options) { o.SingleTerm = true }), draining(time.Second))
 		w.awaitLeader(time.Second)
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("b") })
 		err := r.awaitEnd(5 * time.Second)
 		var lost *elector.LostError
 		require.ErrorAs(w, err, &lost)
@@ -493,7 +494,7 @@ func TestNewForConfigRefusesWhatNewRefuses(t *testing.T) {
 	assert.ErrorContains(t, err, "Options.Name: required")
 	_, err = elector.NewForConfig(&rest.Config{Host: "http://127.0.0.1:1"}, elector.Options{Namespace: "x"})
 	assert.ErrorContains(t, err, "Options.Name: required")
-	_, err = elector.NewForConfig(&rest.Config{Host: "::::"}, elector.Options{Namespace: "x"})
+	_, err = elector.NewForConfig(&rest.Config{Host: "http://%zz"}, elector.Options{Namespace: "x"})
 	assert.ErrorContains(t, err, "cfg")
 }
 

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 )
@@ -66,7 +67,7 @@ func TestOnAPlainFakeAnotherHoldersNameEndsTheTerm(t *testing.T) {
 		time.Sleep(time.Minute)
 		l, err := leases.Get(w.Context(), name, metav1.GetOptions{})
 		require.NoError(w, err)
-		l.Spec.HolderIdentity = new("b")
+		l.Spec.HolderIdentity = ptr.To("b")
 		_, err = leases.Update(w.Context(), l, metav1.UpdateOptions{})
 		require.NoError(w, err)
 		w.within(50*time.Millisecond, "the callback ends", func() bool { return w.leader() == nil })

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector/electortest"
 )
@@ -81,7 +82,7 @@ func actsOn(join joiner) func(w *world) time.Duration {
 		a := join(w, "a")
 		w.awaitLeader(time.Minute)
 		time.Sleep(time.Minute)
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("else") })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("else") })
 		return w.within(time.Minute, "the callback ends", func() bool { return w.leader() != a })
 	}
 }

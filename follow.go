@@ -36,12 +36,12 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 		var last *string
 		for ctx.Err() == nil {
 			holder, d := follow(c.seen, c.asked)
-			if c.seen.looked && (last == nil || holder != *last) {
+			if c.seen.looked() && (last == nil || holder != *last) {
 				if last = &holder; !yield(holder) {
 					return
 				}
 			}
-			c.await(c.act(c.poll(d), time.Now()), ctx.Done(), nil, nil)
+			c.await(c.act(c.watch.poll(d), time.Now()), ctx.Done(), nil, nil)
 		}
 	}, nil
 }
@@ -54,7 +54,7 @@ func follow(o observed, asked time.Time) (holder string, d decision) {
 	} else {
 		d = decision{do: look, at: asked.Add(time.Minute)}
 	}
-	if !o.looked || o.stale {
+	if !o.looked() || o.stale {
 		d.at = time.Time{}
 	}
 	return holder, d

@@ -3,10 +3,11 @@ package elector_test
 import (
 	"context"
 	"fmt"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	"slices"
 	"testing"
 	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"

@@ -10,6 +10,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 // This file is the protocol: what a candidate sees, what it has written, and what follows from the two at a given
@@ -46,11 +47,11 @@ func claimOf(lease *coordinationv1.Lease) claim {
 	}
 	s := &lease.Spec
 	return claim{
-		holder:      deref(s.HolderIdentity),
-		seconds:     deref(s.LeaseDurationSeconds),
+		holder:      ptr.Deref(s.HolderIdentity, ""),
+		seconds:     ptr.Deref(s.LeaseDurationSeconds, 0),
 		acquired:    micros(s.AcquireTime),
 		renewed:     micros(s.RenewTime),
-		transitions: deref(s.LeaseTransitions),
+		transitions: ptr.Deref(s.LeaseTransitions, 0),
 	}
 }
 
@@ -98,7 +99,6 @@ func stamps(now time.Time, salt int64) (acquired, renewed int64) {
 
 // observed is the Lease as a candidate last saw it. The zero value has seen nothing.
 type observed struct {
-	looked  bool                  // the API has answered once
 	stale   bool                  // the record has changed since: a conditional write was refused
 	lease   *coordinationv1.Lease // nil when there is none; never modified
 	claim   claim                 // of lease; of the last one when there is none
@@ -127,7 +127,7 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	c := claimOf(lease)
 	renewed := c.renewed != o.claim.renewed
 	next := o
-	next.looked, next.stale, next.lease, next.claim, next.version, next.at = true, false, lease, c, versionOf(lease), now
+	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, versionOf(lease), now
 	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
 	ends := now.Add(max(c.duration(), o.binds))
 	if renewed {
@@ -177,10 +177,13 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 		// What was deleted may be newer than what was seen. (A watch, with its version, tells every change before.)
 		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
 	}
-	o.looked, o.stale, o.lease, o.at = true, false, nil, now
+	o.stale, o.lease, o.at = false, nil, now
 	o.version = max(o.version, version)
 	return o
 }
+
+// looked reports whether the API has answered once.
+func (o observed) looked() bool { return !o.at.IsZero() }
 
 // holder is the name in the Lease, "" if there is none.
 func (o observed) holder() string {
@@ -243,6 +246,24 @@ func (t tenure) doubts(c claim) bool {
 func (t tenure) settle(o observed, identity string) tenure {
 	t.taken = t.phase != standingBy && !t.owns(o, identity)
 	t.doubt, t.past = matching(t.doubt, o), matching(t.past, o)
+	return t
+}
+
+// sending returns the tenure once the write c, decided on o, is about to be sent: from here on it may be applied, whatever
+// becomes of the reply. A watch event may even tell so first.
+func (t tenure) sending(o observed, do verb, c claim) tenure {
+	if do == take && t.doubts(o.claim) {
+		t.adopted++
+	}
+	if !t.doubts(c) {
+		t.doubt = append(t.doubt, c)
+	}
+	return t
+}
+
+// applied returns the tenure once a write of its own, sent at sent, is known to have been applied.
+func (t tenure) applied(lease *coordinationv1.Lease, sent time.Time) tenure {
+	t.wrote, t.sent, t.version, t.doubt, t.adopted = claimOf(lease), sent, versionOf(lease), nil, 0
 	return t
 }
 
@@ -310,7 +331,7 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 // campaign decides for a standby.
 func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	switch {
-	case !o.looked || o.stale:
+	case !o.looked() || o.stale:
 		return decision{do: look}
 	case o.lease != nil && o.claim.holder == c.identity && o.claim == t.wrote && age(t.sent, now) < c.renewDeadline:
 		return decision{do: lead}
@@ -403,13 +424,6 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func deref[T any](p *T) T {
-	if p == nil {
-		return *new(T)
-	}
-	return *p
 }
 
 // versionOf is the Lease's resourceVersion as a number, 0 if it is none. The versions of a cluster are comparable

@@ -70,7 +70,7 @@ func run(t *testing.T, steps []step) {
 		if st.see != nil {
 			l := st.see.lease()
 			if st.wins {
-				own.wrote, own.sent, own.version, own.doubt = claimOf(l), at(st.at), versionOf(l), nil
+				own = own.applied(l, at(st.at))
 			}
 			o = o.see(l, time.Time{}, at(st.at))
 		}
@@ -396,7 +396,7 @@ func (h *history) act() {
 	case stop:
 		h.own.phase = draining
 	case leave:
-		h.own = tenure{}
+		h.own = h.own.afterwards(h.o, cfg.identity)
 	case take, renew, release:
 		h.write(d.do)
 	}
@@ -406,7 +406,8 @@ func (h *history) act() {
 }
 
 func (h *history) write(do verb) {
-	c := h.own.next(cfg, h.o, do, h.clock, h.rng.Int64N(1e6))
+	c, sent := h.own.next(cfg, h.o, do, h.clock, h.rng.Int64N(1e6)), h.clock
+	h.own = h.own.sending(h.o, do, c)
 	sameVersion := h.lease == nil && h.o.lease == nil || h.lease != nil && h.o.lease != nil && h.lease.ResourceVersion == h.o.lease.ResourceVersion
 	if !sameVersion {
 		h.o.stale = true
@@ -414,12 +415,12 @@ func (h *history) write(do verb) {
 	}
 	h.store(c)
 	if h.rng.IntN(4) == 0 {
-		h.own.doubt = append(h.own.doubt, c) // the reply is lost
-		h.o.stale = h.own.phase == releasing
+		h.o.stale = true // the reply is lost
 		return
 	}
-	h.own.wrote, h.own.sent, h.own.version, h.own.doubt = c, h.clock, versionOf(h.lease), nil
-	h.o = h.o.see(h.lease, h.clock, h.clock)
+	h.own = h.own.applied(h.lease, sent)
+	h.o = h.o.see(h.lease, sent, h.clock)
+	h.own = h.own.settle(h.o, cfg.identity)
 }
 
 func checkDecision(t *testing.T, h *history) {
@@ -427,8 +428,9 @@ func checkDecision(t *testing.T, h *history) {
 	d := decide(cfg, o, own, now)
 	due := !d.at.After(now)
 	ours := o.lease != nil && own.owns(o, cfg.identity)
+	mine := ours || len(matching(own.past, o)) > 0 && o.claim.holder == cfg.identity
 	switch {
-	case d.do == take && due && now.Before(o.expires) && !ours:
+	case d.do == take && due && now.Before(o.expires) && !mine:
 		t.Fatalf("takes a Lease that binds for %v", o.expires.Sub(now))
 	case d.do == lead && (now.Sub(own.sent) >= cfg.renewDeadline || o.claim != own.wrote):
 		t.Fatal("leads on a write that is too old, or not the record")

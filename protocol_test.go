@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -172,7 +173,7 @@ func TestAnEditThatShortensTheRecordDoesNotShortenWhatTheHolderWasPromised(t *te
 		w.join("b")
 		time.Sleep(time.Minute)
 		a.client.Partition(electortest.Both)
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(1)) })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = ptr.To(int32(1)) })
 		w.awaitLeader(20*time.Second, a)
 	})
 }
@@ -188,7 +189,7 @@ func TestBlankingOutTheHolderFreesNobody(t *testing.T) {
 				if !connected {
 					a.client.Partition(electortest.Both)
 				}
-				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("") })
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("") })
 				time.Sleep(100 * time.Millisecond)
 				if connected {
 					assert.Equal(w, "a", holder(w.lease()), "the leader puts its name back")
@@ -232,7 +233,7 @@ func TestEveryWriteIsConditional(t *testing.T) {
 			case 1:
 				w.deleteLease()
 			case 2:
-				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("someone") })
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("someone") })
 			}
 		}
 	})
@@ -380,7 +381,7 @@ func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
 				a := w.join("a", draining(3*time.Second))
 				w.awaitLeader(time.Second)
 				time.Sleep(time.Minute)
-				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("b") })
 				limit := 50 * time.Millisecond
 				if !watch {
 					limit += 10 * time.Second / 3 // its next renewal
@@ -450,7 +451,7 @@ func TestAReleaseTouchesNobodyElsesLease(t *testing.T) {
 		a.client.SilenceWatches(true)
 		a.stop()
 		time.Sleep(2999 * time.Millisecond)
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("b") })
 		require.NoError(w, a.awaitEnd(time.Minute))
 		assert.Equal(w, "b", holder(w.lease()))
 	})
@@ -464,7 +465,7 @@ func TestACleanDrainHasNoAuthorityAnyMoreOnceAnotherHolderIsSeen(t *testing.T) {
 		a.stop()
 		time.Sleep(time.Second)
 		assert.True(w, a.el.IsLeader())
-		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("b") })
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("b") })
 		time.Sleep(10 * time.Millisecond)
 		assert.False(w, a.el.IsLeader())
 	})
@@ -562,8 +563,8 @@ func TestWhatOthersOwnSurvives(t *testing.T) {
 		w.api.SetCoordinatedLeaderElection(true)
 		w.aLease("elsewhere", 1)
 		theirs := func(l *coordinationv1.Lease) {
-			l.Spec.Strategy = new(coordinationv1.OldestEmulationVersion)
-			l.Spec.PreferredHolder = new("c")
+			l.Spec.Strategy = ptr.To(coordinationv1.OldestEmulationVersion)
+			l.Spec.PreferredHolder = ptr.To("c")
 			l.Labels = map[string]string{"theirs": "1", "ours": "old"}
 			l.Annotations = map[string]string{"theirs": "2"}
 			l.Finalizers = []string{"example.com/keep"}

@@ -16,6 +16,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -196,7 +197,7 @@ func (s *simulation) takeover() {
 		return
 	}
 	s.note(nil, "in the calm the Lease is given to a stranger")
-	s.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("stranger") })
+	s.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("stranger") })
 	time.Sleep(100 * time.Millisecond)
 	s.lock.Lock()
 	same := a.begun == begun
@@ -499,7 +500,7 @@ func (a *actor) fault() (f electortest.Fault) {
 
 // observe follows the Lease at the server: who wrote what, and whether a release was of the releaser's own record (S8).
 func (s *simulation) observe() {
-	w, err := s.api.Client("observer").CoordinationV1().Leases(namespace).Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: new(int64(1e9))})
+	w, err := s.api.Client("observer").CoordinationV1().Leases(namespace).Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1e9))})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -713,17 +714,17 @@ func (s *simulation) edit() string {
 		l.Labels = map[string]string{"edit": fmt.Sprint(s.rng.IntN(100))}
 		what = "labels"
 	case 1:
-		l.Spec.HolderIdentity = new("stranger")
+		l.Spec.HolderIdentity = ptr.To("stranger")
 		what = "holder"
 	case 2:
-		l.Spec.HolderIdentity = new(s.victim().identity)
+		l.Spec.HolderIdentity = ptr.To(s.victim().identity)
 		s.forged[*l.Spec.HolderIdentity] = true
 		what = "holder " + *l.Spec.HolderIdentity
 	case 3:
-		l.Spec.HolderIdentity = new("")
+		l.Spec.HolderIdentity = ptr.To("")
 		what = "no holder"
 	case 4:
-		l.Spec.LeaseDurationSeconds = new(int32(1 + s.rng.IntN(40)))
+		l.Spec.LeaseDurationSeconds = ptr.To(int32(1 + s.rng.IntN(40)))
 		s.noJoinUntil = time.Now().Add(40 * time.Second)
 		s.forged[holder(l)] = true
 		what = fmt.Sprintf("duration %d", *l.Spec.LeaseDurationSeconds)

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/utils/ptr"
 )
 
 // A skewed client makes a candidate one whose clock runs at another rate. In a bubble all clocks are one; but for a
@@ -59,7 +60,7 @@ func change(l *coordinationv1.Lease, f func(int32) int32) *coordinationv1.Lease 
 		return l
 	}
 	l = l.DeepCopy()
-	l.Spec.LeaseDurationSeconds = new(f(*l.Spec.LeaseDurationSeconds))
+	l.Spec.LeaseDurationSeconds = ptr.To(f(*l.Spec.LeaseDurationSeconds))
 	return l
 }
 

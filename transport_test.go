@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -105,7 +106,7 @@ func TestTheGateLetsReadsPassAndRefusesWritesWithoutATerm(t *testing.T) {
 
 // usurp puts a stranger into the Lease.
 func (w *world) usurp() {
-	w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("stranger") })
+	w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("stranger") })
 }
 
 type closed struct {

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
 
 	. "github.com/elector-go/elector/electortest"
 )
@@ -32,7 +33,7 @@ func bubble(t *testing.T, f func(t *testing.T, s *Server)) {
 func lease(holder string) *coordinationv1.Lease {
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: "lease", Namespace: "ns"},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: new(int32(15))},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: ptr.To(int32(15))},
 	}
 }
 
@@ -374,7 +375,7 @@ func TestWithCoordinatedLeaderElectionStrategyAndPreferredHolderAreKept(t *testi
 	bubble(t, func(t *testing.T, s *Server) {
 		api := s.Client("a").CoordinationV1().Leases("ns")
 		l := lease("a")
-		l.Spec.Strategy, l.Spec.PreferredHolder = new(coordinationv1.OldestEmulationVersion), new("b")
+		l.Spec.Strategy, l.Spec.PreferredHolder = ptr.To(coordinationv1.OldestEmulationVersion), ptr.To("b")
 		s.SetCoordinatedLeaderElection(true)
 		stored, err := api.Create(t.Context(), l, metav1.CreateOptions{})
 		require.NoError(t, err)
@@ -386,9 +387,9 @@ func TestWithCoordinatedLeaderElectionStrategyAndPreferredHolderAreKept(t *testi
 
 		s.SetCoordinatedLeaderElection(true)
 		for _, bad := range []coordinationv1.LeaseSpec{
-			{PreferredHolder: new("b")},
-			{Strategy: new(coordinationv1.CoordinatedLeaseStrategy("Unknown"))},
-			{Strategy: new(coordinationv1.CoordinatedLeaseStrategy("not ok/x"))},
+			{PreferredHolder: ptr.To("b")},
+			{Strategy: ptr.To(coordinationv1.CoordinatedLeaseStrategy("Unknown"))},
+			{Strategy: ptr.To(coordinationv1.CoordinatedLeaseStrategy("not ok/x"))},
 		} {
 			wrong := stored.DeepCopy()
 			wrong.Spec = bad

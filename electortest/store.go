@@ -164,7 +164,7 @@ func (s *Server) commit(key types.NamespacedName, lease *coordinationv1.Lease, d
 func (s *Server) patch(key types.NamespacedName, pt types.PatchType, data []byte, dryRun bool) (*coordinationv1.Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if pt == types.ApplyPatchType || pt == types.ApplyCBORPatchType {
+	if pt == types.ApplyPatchType || pt == "application/apply-patch+cbor" {
 		return nil, apierrors.NewMethodNotSupported(leaseResource, "apply")
 	}
 	old := s.leases[key]

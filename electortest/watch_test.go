@@ -11,6 +11,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 
 	. "github.com/elector-go/elector/electortest"
 )
@@ -79,7 +80,7 @@ func TestAWatchClosesByItselfWithinItsLifetime(t *testing.T) {
 		}
 		s.SetWatchLifetime(time.Second, time.Second)
 		w := startWatch(t, t.Context(), a, metav1.ListOptions{})
-		asked := startWatch(t, t.Context(), a, metav1.ListOptions{TimeoutSeconds: new(int64(7))})
+		asked := startWatch(t, t.Context(), a, metav1.ListOptions{TimeoutSeconds: ptr.To(int64(7))})
 		s.SetWatchLifetime(0, 0)
 		forever := startWatch(t, t.Context(), a, metav1.ListOptions{})
 		time.Sleep(100 * time.Hour)
@@ -327,7 +328,7 @@ func BenchmarkUpdateWithWatches(b *testing.B) {
 			n := 0
 			for b.Loop() {
 				n++
-				l.Spec.HolderIdentity = new(fmt.Sprint(n))
+				l.Spec.HolderIdentity = ptr.To(fmt.Sprint(n))
 				l, err = api.Update(b.Context(), l, metav1.UpdateOptions{})
 				require.NoError(b, err)
 			}

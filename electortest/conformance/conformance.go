@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Run checks a server with its defaults (CoordinatedLeaderElection off), as subtests of t. The namespace must exist,
@@ -64,8 +65,8 @@ func (s *subject) lease(holder string) *coordinationv1.Lease {
 		ObjectMeta: metav1.ObjectMeta{Name: s.name, Namespace: s.namespace},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity:       &holder,
-			LeaseDurationSeconds: new(int32(15)),
-			LeaseTransitions:     new(int32(0)),
+			LeaseDurationSeconds: ptr.To(int32(15)),
+			LeaseTransitions:     ptr.To(int32(0)),
 			AcquireTime:          &now,
 			RenewTime:            &now,
 		},

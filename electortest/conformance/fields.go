@@ -8,15 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 var fieldCases = []testCase{
 	{"leaseDurationSeconds 0 and leaseTransitions -1 are invalid", func(s *subject) {
 		stored := s.post(s.lease("a"))
 		for _, spoil := range []func(*coordinationv1.LeaseSpec){
-			func(spec *coordinationv1.LeaseSpec) { spec.LeaseDurationSeconds = new(int32(0)) },
-			func(spec *coordinationv1.LeaseSpec) { spec.LeaseDurationSeconds = new(int32(-1)) },
-			func(spec *coordinationv1.LeaseSpec) { spec.LeaseTransitions = new(int32(-1)) },
+			func(spec *coordinationv1.LeaseSpec) { spec.LeaseDurationSeconds = ptr.To(int32(0)) },
+			func(spec *coordinationv1.LeaseSpec) { spec.LeaseDurationSeconds = ptr.To(int32(-1)) },
+			func(spec *coordinationv1.LeaseSpec) { spec.LeaseTransitions = ptr.To(int32(-1)) },
 		} {
 			bad := stored.DeepCopy()
 			spoil(&bad.Spec)
@@ -31,8 +32,8 @@ var fieldCases = []testCase{
 	}},
 	{"an empty holder with a duration of 1 is accepted and reads back as empty", func(s *subject) {
 		lease := s.post(s.lease("a"))
-		lease.Spec.HolderIdentity = new("")
-		lease.Spec.LeaseDurationSeconds = new(int32(1))
+		lease.Spec.HolderIdentity = ptr.To("")
+		lease.Spec.LeaseDurationSeconds = ptr.To(int32(1))
 		s.put(lease)
 		got := s.get()
 		require.NotNil(s, got.Spec.HolderIdentity)
@@ -47,8 +48,8 @@ var fieldCases = []testCase{
 	}},
 	{"strategy and preferredHolder are dropped without a word", func(s *subject) {
 		lease := s.lease("a")
-		lease.Spec.Strategy = new(coordinationv1.OldestEmulationVersion)
-		lease.Spec.PreferredHolder = new("b")
+		lease.Spec.Strategy = ptr.To(coordinationv1.OldestEmulationVersion)
+		lease.Spec.PreferredHolder = ptr.To("b")
 		for _, stored := range []*coordinationv1.Lease{s.post(lease), s.get()} {
 			require.Nil(s, stored.Spec.Strategy)
 			require.Nil(s, stored.Spec.PreferredHolder)

@@ -7,6 +7,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 )
 
 var watchCases = []testCase{
@@ -84,7 +85,7 @@ var watchCases = []testCase{
 	}},
 	{"a watch closes by itself after its time", func(s *subject) {
 		began := time.Now()
-		w := s.watch(metav1.ListOptions{TimeoutSeconds: new(int64(1))})
+		w := s.watch(metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1))})
 		select {
 		case e, open := <-w.ResultChan():
 			require.False(s, open, "%v", e)

@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 var writeCases = []testCase{
@@ -158,7 +159,7 @@ var writeCases = []testCase{
 		require.NoError(s, err)
 		lease := s.post(s.lease("a"))
 		changed := lease.DeepCopy()
-		changed.Spec.LeaseTransitions = new(int32(7))
+		changed.Spec.LeaseTransitions = ptr.To(int32(7))
 		changed, err = s.api.Update(s.ctx, changed, metav1.UpdateOptions{DryRun: dry})
 		require.NoError(s, err)
 		require.EqualValues(s, 7, *changed.Spec.LeaseTransitions)

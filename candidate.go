@@ -1,0 +1,317 @@
+package elector
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/klog/v2"
+)
+
+// A candidate is what one call of Run owns. Only its goroutine touches it.
+type candidate struct {
+	*Elector
+	log     klog.Logger
+	ctx     context.Context // for requests: with the values of Run's ctx, but without its end
+	seen    observed
+	own     tenure
+	leader  *leadership // nil while standing by
+	call    *call       // the request under way, nil for none
+	watch   watching
+	trouble trouble
+	report  reporter
+
+	notBefore time.Time     // no request before then, after a failed one
+	asked     time.Time     // when the last GET was sent that is over
+	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
+	contested int           // writes in a row that were refused as conflicts, or put right what another hand had changed
+
+	lastRenewal time.Time
+	timer       *time.Timer
+}
+
+func newCandidate(e *Elector, ctx context.Context) *candidate {
+	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity)
+	ctx = context.WithoutCancel(ctx)
+	return &candidate{
+		Elector: e,
+		log:     log,
+		ctx:     ctx,
+		watch:   watching{Elector: e, log: log, ctx: ctx},
+		report:  reporter{Elector: e, log: log},
+		timer:   time.NewTimer(0),
+	}
+}
+
+// close ends what Run has started.
+func (c *candidate) close() {
+	c.watch.stop()
+	c.timer.Stop()
+	if c.call != nil {
+		c.call.cancel()
+	}
+	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.trouble.err})
+	c.report.wait()
+}
+
+// standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
+func (c *candidate) standBy(ctx context.Context) bool {
+	c.own = c.own.afterwards(c.seen, c.identity)
+	for ctx.Err() == nil {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		if d.do == lead {
+			return true
+		}
+		c.await(c.act(c.watch.poll(d), now), ctx.Done(), nil, nil)
+	}
+	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
+	c.own.phase = releasing
+	if c.call != nil && c.call.do == look {
+		c.drop()
+	}
+	if c.call == nil && len(c.own.doubt) > 0 {
+		c.seen.stale = true // the watch may have more to tell
+	}
+	if err := c.letGo(time.Now().Add(c.renewDeadline / 3)); err != nil {
+		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
+	}
+	return false
+}
+
+// lead runs the callback once, from the win to the release. It reports whether to campaign again; if not, what Run
+// returns.
+func (c *candidate) lead(ctx context.Context) (again bool, err error) {
+	l := c.becomeLeader(ctx)
+	for !l.term.returned.Load() {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		if d.do == stop {
+			l.lose(d.lost)
+		}
+		switch {
+		case c.own.phase == draining:
+			c.oversee(l, now)
+			c.await(c.act(d, now), nil, nil, l.returned)
+		case l.ctx.Err() != nil:
+			c.becomeDraining(l)
+		default:
+			c.await(c.act(d, now), l.ctx.Done(), l.asked, l.returned)
+		}
+	}
+	return c.becomeReleasing(l)
+}
+
+// becomeLeader starts the callback for the term just won.
+func (c *candidate) becomeLeader(ctx context.Context) *leadership {
+	c.own.phase, c.own.sitOut = leading, time.Time{}
+	l := &leadership{
+		log:      c.log.WithValues("term", c.own.version),
+		asked:    make(chan struct{}),
+		done:     make(chan struct{}),
+		returned: make(chan struct{}),
+		term:     newTerm(c.Elector, c.own.version, c.own.sent),
+		outer:    ctx,
+	}
+	l.ctx, l.cancel = context.WithCancelCause(l.term.in(ctx))
+	l.start(c.own.sent)
+	c.leader = l
+	c.current.Store(l)
+	c.publish(time.Now())
+	c.report.begun(l, c.seen)
+	go l.run(c.opts.Run)
+	return l
+}
+
+// becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
+func (c *candidate) becomeDraining(l *leadership) {
+	c.own.phase = draining
+	c.report.told(l, context.Cause(l.ctx), c.seen)
+}
+
+// oversee sees to a term while its callback drains: it may be lost meanwhile, and overrun.
+func (c *candidate) oversee(l *leadership, now time.Time) {
+	if lost := overBy(c.timing, c.seen, c.own, now); lost != nil {
+		l.term.end()
+		c.report.ended(l, lost, c.seen)
+	}
+	if l.term.overruns(now) && !l.alarmed.Load() {
+		go l.raise() // its timer stands still while the machine is suspended
+	}
+}
+
+// becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
+func (c *candidate) becomeReleasing(l *leadership) (again bool, err error) {
+	c.own.phase = releasing
+	l.end()
+	c.report.told(l, l.cause, c.seen)
+	c.report.ended(l, l.cause, c.seen)
+	l.cancel(nil)
+	c.leader = nil
+	c.publish(time.Now())
+	if l.err = c.letGo(c.own.sent.Add(c.leaseDuration)); l.err != nil {
+		l.log.Error(l.err, "Could not release the lease; others wait until it expires")
+	} else if c.own.wrote.holder == "" {
+		l.log.Info("Released the lease")
+	}
+	c.current.Store(nil)
+	close(l.done)
+	return c.outcome(l)
+}
+
+// outcome is what follows from how the callback has ended.
+func (c *candidate) outcome(l *leadership) (again bool, err error) {
+	result, lost := l.result, l.loss(l.cause)
+	if l.cause == nil {
+		c.log.Info("The callback returned by itself; the election ends")
+	} else if errors.Is(result, context.Canceled) || errors.Is(result, l.ctxErr) || errors.Is(result, l.cause) {
+		result = nil // ctx's own error
+	}
+	if lost == nil {
+		if result != nil {
+			return false, fmt.Errorf("elector: the callback failed: %w", result)
+		}
+		return false, nil
+	}
+	if h := c.seen.holder(); lost.Reason == ReasonSteppedDown && (h == "" || h == c.identity) { // nobody else leads yet
+		c.own.sitOut = time.Now().Add(c.leaseDuration)
+	}
+	if c.opts.SingleTerm && result != nil {
+		return false, errors.Join(lost, result)
+	} else if c.opts.SingleTerm {
+		return false, lost
+	}
+	if result != nil {
+		c.log.Error(result, "The callback returned an error after its term was lost")
+	}
+	return l.outer.Err() == nil, nil
+}
+
+// letGo releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
+func (c *candidate) letGo(until time.Time) error {
+	for {
+		now := time.Now()
+		d := decide(c.timing, c.seen, c.own, now)
+		switch {
+		case d.do == leave && c.call == nil:
+			return nil
+		case !now.Before(until):
+			c.drop()
+			return cmp.Or(c.trouble.err, errUnreleased)
+		}
+		c.await(earliest(c.act(d, now), until), nil, nil, nil)
+	}
+}
+
+// act sends the request of a decision that is due. It returns when to decide again, if nothing happens before.
+func (c *candidate) act(d decision, now time.Time) time.Time {
+	at := latest(d.at, c.notBefore)
+	switch d.do {
+	case idle, leave:
+		at = now.Add(c.leaseDuration)
+	case take:
+		// A Lease that is free is free from when that was seen; one that expires, from then on.
+		at = latest(at, latest(d.at, c.seen.at).Add(c.jitter))
+		fallthrough
+	default:
+		if c.call == nil && !now.Before(at) {
+			c.send(d.do)
+		}
+	}
+	return at
+}
+
+// await sleeps until the time given or until something happens, and takes in what did.
+func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
+	now := time.Now()
+	if c.call != nil {
+		until = c.call.giveUp // one request at a time
+	}
+	until = earliest(until, c.watch.tend(now, c.call != nil))
+	if c.leader != nil {
+		until = earliest(until, now.Add(pulse))
+	}
+	c.publish(until)
+	c.timer.Reset(time.Until(until))
+	select {
+	case <-c.timer.C:
+	case <-ended:
+	case <-asked:
+		c.leader.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
+	case <-returned:
+	case r := <-c.call.replies():
+		c.settle(r)
+	case ev := <-c.watch.events():
+		c.notice(ev)
+	}
+	if c.call != nil && !time.Now().Before(c.call.giveUp) {
+		c.abandon()
+	}
+}
+
+// notice takes in what the watch tells.
+func (c *candidate) notice(ev watchEvent) {
+	now := time.Now()
+	c.watch.notice(ev, now)
+	switch {
+	case ev.opened && c.own.phase == standingBy && c.seen.looked():
+		c.seen.stale = true // a deletion before the watch began is not told by it
+	case ev.lease != nil && ev.change == watch.Deleted:
+		c.fold(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
+	case ev.lease != nil:
+		c.fold(c.seen.see(ev.lease, time.Time{}, now))
+	}
+}
+
+// fold takes in what was seen.
+func (c *candidate) fold(next observed) {
+	before := c.seen
+	c.seen = next
+	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.looked() {
+		return
+	}
+	c.own = c.own.settle(next, c.identity)
+	c.jitter = rand.N(spread)
+	if c.own.adopted >= maxAdopted {
+		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
+	}
+	if c.own.phase == standingBy {
+		c.notBefore = time.Time{}
+	}
+	if holder := next.holder(); holder != "" && holder != c.identity {
+		c.own.sitOut = time.Time{} // another leads: nothing to sit out any more
+		if c.trouble.refused == "create" || c.trouble.refused == "update" {
+			c.trouble.forgive() // nothing to write any more either
+		}
+	}
+	if next.lease == nil && c.leader != nil {
+		c.leader.missing()
+	}
+	c.report.changed(before, next, c.own)
+}
+
+// publish shows the state to readers in other goroutines. The loop means to be back at awake.
+func (c *candidate) publish(awake time.Time) {
+	s := &snapshot{
+		leader:       c.seen.holder(),
+		lastRenewal:  c.lastRenewal,
+		lastError:    c.trouble.err,
+		refusedSince: c.trouble.since,
+		awake:        awake,
+	}
+	if c.leader != nil {
+		s.term = c.leader.term
+	}
+	c.state.Store(s)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

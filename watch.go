@@ -1,0 +1,206 @@
+package elector
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/klog/v2"
+)
+
+// watching is how a candidate learns of changes: by one watch, at most one session of it at a time, and while there is
+// none, by looking now and then (L1).
+type watching struct {
+	*Elector
+	log klog.Logger
+	ctx context.Context // of the requests
+
+	session *session
+	open    bool // the session has been accepted
+	since   time.Time
+	retryAt time.Time
+	fails   int
+
+	latest uint64    // the highest version the session has shown
+	owed   uint64    // a version that it has to show, or it is dead
+	owedAt time.Time // since when
+
+	pollAt time.Time // without a watch: when to look again
+}
+
+// A session is one watch request and the goroutine that reads it.
+type session struct {
+	news   chan watchEvent
+	cancel context.CancelFunc
+}
+
+// A watchEvent is what a session tells: that it is open, what changed, or why it ended.
+type watchEvent struct {
+	opened bool
+	change watch.EventType
+	lease  *coordinationv1.Lease
+	ended  error
+}
+
+var errWatchClosed = errors.New("the server closed the watch")
+
+func (w *watching) events() <-chan watchEvent {
+	if w.session == nil {
+		return nil
+	}
+	return w.session.news
+}
+
+// expect notes that the session has to show version soon.
+func (w *watching) expect(version uint64, now time.Time) {
+	if !w.open || version <= w.latest {
+		return
+	}
+	if w.owed <= w.latest {
+		w.owedAt = now
+	}
+	w.owed = max(w.owed, version)
+}
+
+func (w *watching) stop() {
+	if w.session != nil {
+		w.session.cancel()
+	}
+	w.session, w.open, w.latest, w.owed = nil, false, 0, 0
+}
+
+// poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
+func (w *watching) poll(d decision) decision {
+	if d.do != lead && !w.open && (d.do == idle || w.pollAt.Before(d.at)) {
+		return decision{do: look, at: w.pollAt}
+	}
+	return d
+}
+
+// looked notes that a GET has been answered.
+func (w *watching) looked(now time.Time) {
+	w.pollAt = now.Add(w.opts.RetryPeriod + rand.N(w.opts.RetryPeriod/5+1))
+}
+
+// tend opens the watch when it is time to, and closes it when it gives no sign of life. It returns when to see to it
+// again. While a request is under way, it is that one that tells whether the connection is dead.
+func (w *watching) tend(now time.Time, underWay bool) time.Time {
+	switch {
+	case w.session != nil && !w.open && !now.Before(w.since.Add(w.renewDeadline/3)):
+		if !underWay {
+			w.redial(w.since)
+		}
+		w.ended(errNoReply, now)
+	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(w.opts.RetryPeriod)):
+		w.stop()
+		w.retryAt = now
+	}
+	if w.session == nil && !now.Before(w.retryAt) {
+		w.begin(now)
+	}
+	switch {
+	case w.session == nil:
+		return w.retryAt
+	case !w.open:
+		return w.since.Add(w.renewDeadline / 3)
+	case w.owed > w.latest:
+		return w.owedAt.Add(w.opts.RetryPeriod)
+	default:
+		return now.Add(w.leaseDuration)
+	}
+}
+
+// begin starts a session. Without a resourceVersion it begins with the Lease as it is, so nothing that happened
+// before is missed, except a deletion.
+func (w *watching) begin(now time.Time) {
+	ctx, cancel := context.WithCancel(w.ctx)
+	s := &session{news: make(chan watchEvent), cancel: cancel}
+	w.session, w.since = s, now
+	leases, name := w.leases, w.opts.Name
+	go func() {
+		defer cancel()
+		tell := func(ev watchEvent) bool {
+			select {
+			case s.news <- ev:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		}
+		w, err := leases.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+		if err != nil {
+			tell(watchEvent{ended: err})
+			return
+		}
+		defer w.Stop()
+		for ok := tell(watchEvent{opened: true}); ok; {
+			select {
+			case ev, more := <-w.ResultChan():
+				ok = tell(translate(ev, more, name)) && more
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// translate turns a client's event into the loop's.
+func translate(ev watch.Event, more bool, name string) watchEvent {
+	if !more {
+		return watchEvent{ended: errWatchClosed}
+	}
+	if ev.Type == watch.Error {
+		return watchEvent{ended: apierrors.FromObject(ev.Object)}
+	}
+	lease, _ := ev.Object.(*coordinationv1.Lease)
+	if lease != nil && lease.Name != name {
+		lease = nil
+	}
+	return watchEvent{change: ev.Type, lease: lease}
+}
+
+// notice takes in what the session tells.
+func (w *watching) notice(ev watchEvent, now time.Time) {
+	switch {
+	case ev.ended != nil:
+		w.ended(ev.ended, now)
+	case ev.opened:
+		w.opts.Metrics.Request(w.lease, "watch", nil)
+		if w.fails > 0 {
+			w.log.Info("The watch works again")
+		}
+		w.open, w.since, w.fails = true, now, 0
+	case ev.lease != nil:
+		w.latest = max(w.latest, versionOf(ev.lease))
+	}
+}
+
+// ended makes the time for the next session. A session that has served a while is followed soon, at a random
+// moment, for a server that goes away ends those of all candidates at once; others are followed ever later, up to a
+// minute. Meanwhile the candidate polls (L1).
+func (w *watching) ended(err error, now time.Time) {
+	if !w.open {
+		w.opts.Metrics.Request(w.lease, "watch", err)
+	}
+	if !w.pollAt.After(now) {
+		w.pollAt = now.Add(rand.N(w.opts.RetryPeriod)) // not all candidates at once
+	}
+	served := w.open && now.Sub(w.since) > w.opts.RetryPeriod
+	w.stop()
+	if served {
+		w.retryAt = now.Add(rand.N(w.opts.RetryPeriod/4 + 1))
+		return
+	}
+	if w.fails == 0 {
+		w.log.Info("No watch on the lease: looking at it every RetryPeriod instead, and trying the watch again now and then",
+			"err", explain(err, "watch", w.opts.Namespace, w.opts.Name).Error())
+	}
+	w.retryAt = now.Add(min(w.opts.RetryPeriod<<min(w.fails, 5), time.Minute) + rand.N(w.opts.RetryPeriod/4+1))
+	w.fails++
+}
