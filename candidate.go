@@ -19,7 +19,7 @@ type candidate struct {
 	ctx     context.Context // for requests: with the values of Run's ctx, but without its end
 	seen    observed
 	own     tenure
-	leader  *leadership // nil while standing by
+	active  *activeTerm // nil while standing by
 	call    *call       // the request under way, nil for none
 	watch   watching
 	trouble trouble
@@ -71,13 +71,13 @@ func (c *candidate) standBy(ctx context.Context) bool {
 	}
 	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
 	c.own.phase = releasing
-	if c.call != nil && c.call.do == look {
+	if c.call != nil && c.call.do == get {
 		c.drop()
 	}
-	if c.call == nil && len(c.own.doubt) > 0 {
+	if c.call == nil && len(c.own.unconfirmed) > 0 {
 		c.seen.stale = true // the watch may have more to tell
 	}
-	if err := c.letGo(time.Now().Add(c.renewDeadline / 3)); err != nil {
+	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
 	}
 	return false
@@ -100,18 +100,18 @@ func (c *candidate) lead(ctx context.Context) (again bool, err error) {
 		case l.ctx.Err() != nil:
 			c.becomeDraining(l)
 		default:
-			c.await(c.act(d, now), l.ctx.Done(), l.asked, l.returned)
+			c.await(c.act(d, now), l.ctx.Done(), l.stepDown, l.returned)
 		}
 	}
 	return c.becomeReleasing(l)
 }
 
 // becomeLeader starts the callback for the term just won.
-func (c *candidate) becomeLeader(ctx context.Context) *leadership {
+func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
 	c.own.phase, c.own.sitOut = leading, time.Time{}
-	l := &leadership{
+	l := &activeTerm{
 		log:      c.log.WithValues("term", c.own.version),
-		asked:    make(chan struct{}),
+		stepDown:    make(chan struct{}),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
 		term:     newTerm(c.Elector, c.own.version, c.own.sent),
@@ -119,7 +119,7 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 	}
 	l.ctx, l.cancel = context.WithCancelCause(l.term.in(ctx))
 	l.start(c.own.sent)
-	c.leader = l
+	c.active = l
 	c.current.Store(l)
 	c.publish(time.Now())
 	c.report.begun(l, c.seen)
@@ -128,13 +128,13 @@ func (c *candidate) becomeLeader(ctx context.Context) *leadership {
 }
 
 // becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
-func (c *candidate) becomeDraining(l *leadership) {
+func (c *candidate) becomeDraining(l *activeTerm) {
 	c.own.phase = draining
-	c.report.told(l, context.Cause(l.ctx), c.seen)
+	c.report.stopping(l, context.Cause(l.ctx), c.seen)
 }
 
 // oversee sees to a term while its callback drains: it may be lost meanwhile, and overrun.
-func (c *candidate) oversee(l *leadership, now time.Time) {
+func (c *candidate) oversee(l *activeTerm, now time.Time) {
 	if lost := overBy(c.timing, c.seen, c.own, now); lost != nil {
 		l.term.end()
 		c.report.ended(l, lost, c.seen)
@@ -145,15 +145,15 @@ func (c *candidate) oversee(l *leadership, now time.Time) {
 }
 
 // becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
-func (c *candidate) becomeReleasing(l *leadership) (again bool, err error) {
+func (c *candidate) becomeReleasing(l *activeTerm) (again bool, err error) {
 	c.own.phase = releasing
 	l.end()
-	c.report.told(l, l.cause, c.seen)
+	c.report.stopping(l, l.cause, c.seen)
 	c.report.ended(l, l.cause, c.seen)
 	l.cancel(nil)
-	c.leader = nil
+	c.active = nil
 	c.publish(time.Now())
-	if l.err = c.letGo(c.own.sent.Add(c.leaseDuration)); l.err != nil {
+	if l.err = c.releaseLease(c.own.sent.Add(c.leaseDuration)); l.err != nil {
 		l.log.Error(l.err, "Could not release the lease; others wait until it expires")
 	} else if c.own.wrote.holder == "" {
 		l.log.Info("Released the lease")
@@ -164,7 +164,7 @@ func (c *candidate) becomeReleasing(l *leadership) (again bool, err error) {
 }
 
 // outcome is what follows from how the callback has ended.
-func (c *candidate) outcome(l *leadership) (again bool, err error) {
+func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 	result, lost := l.result, l.loss(l.cause)
 	if l.cause == nil {
 		c.log.Info("The callback returned by itself; the election ends")
@@ -191,13 +191,13 @@ func (c *candidate) outcome(l *leadership) (again bool, err error) {
 	return l.outer.Err() == nil, nil
 }
 
-// letGo releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
-func (c *candidate) letGo(until time.Time) error {
+// releaseLease releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
+func (c *candidate) releaseLease(until time.Time) error {
 	for {
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
 		switch {
-		case d.do == leave && c.call == nil:
+		case d.do == done && c.call == nil:
 			return nil
 		case !now.Before(until):
 			c.drop()
@@ -211,9 +211,9 @@ func (c *candidate) letGo(until time.Time) error {
 func (c *candidate) act(d decision, now time.Time) time.Time {
 	at := latest(d.at, c.notBefore)
 	switch d.do {
-	case idle, leave:
+	case idle, done:
 		at = now.Add(c.leaseDuration)
-	case take:
+	case acquire:
 		// A Lease that is free is free from when that was seen; one that expires, from then on.
 		at = latest(at, latest(d.at, c.seen.at).Add(c.jitter))
 		fallthrough
@@ -232,7 +232,7 @@ func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{
 		until = c.call.giveUp // one request at a time
 	}
 	until = earliest(until, c.watch.tend(now, c.call != nil))
-	if c.leader != nil {
+	if c.active != nil {
 		until = earliest(until, now.Add(pulse))
 	}
 	c.publish(until)
@@ -241,10 +241,10 @@ func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{
 	case <-c.timer.C:
 	case <-ended:
 	case <-asked:
-		c.leader.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
+		c.active.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
 	case <-returned:
 	case r := <-c.call.replies():
-		c.settle(r)
+		c.answered(r)
 	case ev := <-c.watch.events():
 		c.notice(ev)
 	}
@@ -258,23 +258,23 @@ func (c *candidate) notice(ev watchEvent) {
 	now := time.Now()
 	c.watch.notice(ev, now)
 	switch {
-	case ev.opened && c.own.phase == standingBy && c.seen.looked():
+	case ev.opened && c.own.phase == standingBy && c.seen.known():
 		c.seen.stale = true // a deletion before the watch began is not told by it
 	case ev.lease != nil && ev.change == watch.Deleted:
-		c.fold(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
+		c.observe(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
 	case ev.lease != nil:
-		c.fold(c.seen.see(ev.lease, time.Time{}, now))
+		c.observe(c.seen.see(ev.lease, time.Time{}, now))
 	}
 }
 
-// fold takes in what was seen.
-func (c *candidate) fold(next observed) {
+// observe takes in what was seen.
+func (c *candidate) observe(next observed) {
 	before := c.seen
 	c.seen = next
-	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.looked() {
+	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.known() {
 		return
 	}
-	c.own = c.own.settle(next, c.identity)
+	c.own = c.own.saw(next, c.identity)
 	c.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {
 		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
@@ -288,8 +288,8 @@ func (c *candidate) fold(next observed) {
 			c.trouble.forgive() // nothing to write any more either
 		}
 	}
-	if next.lease == nil && c.leader != nil {
-		c.leader.missing()
+	if next.lease == nil && c.active != nil {
+		c.active.missing()
 	}
 	c.report.changed(before, next, c.own)
 }
@@ -303,8 +303,8 @@ func (c *candidate) publish(awake time.Time) {
 		refusedSince: c.trouble.since,
 		awake:        awake,
 	}
-	if c.leader != nil {
-		s.term = c.leader.term
+	if c.active != nil {
+		s.term = c.active.term
 	}
 	c.state.Store(s)
 }

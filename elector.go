@@ -30,7 +30,7 @@ type Elector struct {
 	redial  func(sent time.Time) // see NewForConfig; sent is when the request was that was not answered
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
-	current atomic.Pointer[leadership] // nil while standing by
+	current atomic.Pointer[activeTerm] // nil while standing by
 }
 
 // New returns a candidate that uses the caller's client. It sends no request. All mistakes in opts are reported at
@@ -100,7 +100,7 @@ func (e *Elector) StepDown(ctx context.Context) error {
 	if l == nil || !l.term.Valid() {
 		return ErrNotLeader
 	}
-	l.askOnce.Do(func() { close(l.asked) })
+	l.stepDownOnce.Do(func() { close(l.stepDown) })
 	select {
 	case <-l.done:
 		return l.err

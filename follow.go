@@ -36,7 +36,7 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 		var last *string
 		for ctx.Err() == nil {
 			holder, d := follow(c.seen, c.asked)
-			if c.seen.looked() && (last == nil || holder != *last) {
+			if c.seen.known() && (last == nil || holder != *last) {
 				if last = &holder; !yield(holder) {
 					return
 				}
@@ -50,11 +50,11 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 // record expires, or is long without change, he asks, for it may be the watch that is dead.
 func follow(o observed, asked time.Time) (holder string, d decision) {
 	if asked.Before(o.expires) {
-		holder, d = o.holder(), decision{do: look, at: o.expires}
+		holder, d = o.holder(), decision{do: get, at: o.expires}
 	} else {
-		d = decision{do: look, at: asked.Add(time.Minute)}
+		d = decision{do: get, at: asked.Add(time.Minute)}
 	}
-	if !o.looked() || o.stale {
+	if !o.known() || o.stale {
 		d.at = time.Time{}
 	}
 	return holder, d

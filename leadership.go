@@ -10,21 +10,21 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// leadership is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
-type leadership struct {
+// activeTerm is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
+type activeTerm struct {
 	log      klog.Logger
 	term     Term
 	ctx      context.Context // the callback's
 	cancel   context.CancelCauseFunc
-	told     bool            // Events and Metrics why it has ended; the reporter's
-	toldLog  bool            // the log that it was told to stop; likewise
+	reportedEnd     bool            // Events and Metrics why it has ended; the reporter's
+	reportedStop  bool            // the log that it was told to stop; likewise
 	returned chan struct{}   // closed when the callback has returned
 	result   error           // of the callback, once it has
 	cause    error           // why it had been told to stop by then, nil if it had not
 	ctxErr   error           // likewise: ctx's own
 	outer    context.Context // of Elector.Run
-	asked    chan struct{}   // closed by StepDown
-	askOnce  sync.Once
+	stepDown    chan struct{}   // closed by StepDown
+	stepDownOnce  sync.Once
 	done     chan struct{} // closed once released
 	err      error         // of the release, once done
 
@@ -34,26 +34,26 @@ type leadership struct {
 
 // start starts the term's timers. Each looks at the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
-func (l *leadership) start(sent time.Time) {
+func (l *activeTerm) start(sent time.Time) {
 	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
 	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
 }
 
 // renewed moves the end of the term's authority on. It does not bring back a term that is over, nor one that has run out
 // though its timer has not told yet, as on waking from a suspension (S1).
-func (l *leadership) renewed(sent time.Time) {
+func (l *activeTerm) renewed(sent time.Time) {
 	l.expire()
 	l.term.authority.Store(&authority{sent: sent})
 	l.deadline.Reset(time.Until(sent.Add(l.term.renewDeadline)))
 	l.alarm.Reset(time.Until(sent.Add(l.term.overrunAfter())))
 }
 
-func (l *leadership) missing() {
+func (l *activeTerm) missing() {
 	l.term.authority.Store(&authority{sent: l.term.authority.Load().sent, missing: true})
 }
 
 // expire ends a term at its deadline (S2).
-func (l *leadership) expire() {
+func (l *activeTerm) expire() {
 	a := l.term.authority.Load()
 	if age(a.sent, time.Now()) < l.term.renewDeadline {
 		return
@@ -66,13 +66,13 @@ func (l *leadership) expire() {
 }
 
 // lose takes the authority away, then tells the callback why. The first reason stays.
-func (l *leadership) lose(lost *LostError) {
+func (l *activeTerm) lose(lost *LostError) {
 	l.term.end()
 	l.cancel(lost)
 }
 
 // raise reports a callback that still runs when the lease is about to end.
-func (l *leadership) raise() {
+func (l *activeTerm) raise() {
 	if !l.term.overruns(time.Now()) || !l.alarmed.CompareAndSwap(false, true) {
 		return
 	}
@@ -86,7 +86,7 @@ func (l *leadership) raise() {
 }
 
 // end ends the term after the callback has returned.
-func (l *leadership) end() {
+func (l *activeTerm) end() {
 	l.term.end()
 	l.deadline.Stop()
 	l.alarm.Stop()
@@ -95,7 +95,7 @@ func (l *leadership) end() {
 // run runs the callback. runtime.Goexit counts as an error. A panic is passed on as it is: in a process that is about
 // to crash nothing may be released. It is caught only to be told from Goexit, which no deferred function can do
 // otherwise.
-func (l *leadership) run(callback func(context.Context) error) {
+func (l *activeTerm) run(callback func(context.Context) error) {
 	l.result = errGoexit
 	defer func() {
 		if r := recover(); r != nil {
@@ -115,7 +115,7 @@ func (l *leadership) run(callback func(context.Context) error) {
 
 // loss returns cause if it is that of a loss of this term. Run's ctx may be that of another election's callback, and then
 // its end is another's loss.
-func (l *leadership) loss(cause error) *LostError {
+func (l *activeTerm) loss(cause error) *LostError {
 	var lost, another *LostError
 	errors.As(context.Cause(l.outer), &another)
 	if errors.As(cause, &lost) && lost != another {

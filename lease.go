@@ -182,8 +182,8 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 	return o
 }
 
-// looked reports whether the API has answered once.
-func (o observed) looked() bool { return !o.at.IsZero() }
+// known reports whether the API has answered once.
+func (o observed) known() bool { return !o.at.IsZero() }
 
 // holder is the name in the Lease, "" if there is none.
 func (o observed) holder() string {
@@ -208,18 +208,18 @@ type tenure struct {
 	phase   phase
 	wrote   claim     // the last write known to have been applied; zero for none
 	sent    time.Time // just before that write was sent
-	doubt   []claim   // writes on the record as last seen that may or may not have been applied
-	past    []claim   // the last writes of a term that is over, as long as nothing else was seen since
+	unconfirmed   []claim   // writes on the record as last seen that may or may not have been applied
+	previous    []claim   // the last writes of a term that is over, as long as nothing else was seen since
 	sitOut  time.Time // after StepDown: leave it to others until then
 	version uint64    // the resourceVersion of wrote
-	taken   bool      // another holder was seen in this term: whatever follows is not ours (S6)
+	overtaken   bool      // another holder was seen in this term: whatever follows is not ours (S6)
 	adopted int       // writes in a row, all without a reply, on top of a win in doubt
 }
 
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
 // Lease that is missing or blank is still the leader's to put back.
 func (t tenure) owns(o observed, identity string) bool {
-	if t.taken {
+	if t.overtaken {
 		return false
 	}
 	if o.lease == nil || o.claim.blank() {
@@ -228,42 +228,42 @@ func (t tenure) owns(o observed, identity string) bool {
 	if o.claim.holder != identity && o.claim.holder != "" {
 		return false
 	}
-	return t.wrote.renewed != 0 && sameWrite(o.claim, t.wrote) || t.doubts(o.claim)
+	return t.wrote.renewed != 0 && sameWrite(o.claim, t.wrote) || t.mayHaveWritten(o.claim)
 }
 
 // maxAdopted is how often a standby tries to make a win in doubt certain. One that never hears a reply would keep the
 // Lease from all others otherwise, and not lead itself.
 const maxAdopted = 3
 
-// doubts reports whether c is a write of this candidate whose reply was lost.
-func (t tenure) doubts(c claim) bool {
-	return slices.ContainsFunc(t.doubt, func(d claim) bool { return sameWrite(c, d) })
+// mayHaveWritten reports whether c is a write of this candidate whose reply was lost.
+func (t tenure) mayHaveWritten(c claim) bool {
+	return slices.ContainsFunc(t.unconfirmed, func(d claim) bool { return sameWrite(c, d) })
 }
 
-// settle returns the tenure once a newer record was seen: a PUT on the record before can no longer be applied, and a
+// saw returns the tenure once a newer record was seen: a PUT on the record before can no longer be applied, and a
 // POST, which can if the newer record is deleted, would be no win any more (S6). So the only doubt that stays is about a
 // write that is now seen to have been applied.
-func (t tenure) settle(o observed, identity string) tenure {
-	t.taken = t.phase != standingBy && !t.owns(o, identity)
-	t.doubt, t.past = matching(t.doubt, o), matching(t.past, o)
+func (t tenure) saw(o observed, identity string) tenure {
+	t.overtaken = t.phase != standingBy && !t.owns(o, identity)
+	t.unconfirmed, t.previous = matching(t.unconfirmed, o), matching(t.previous, o)
 	return t
 }
 
 // sending returns the tenure once the write c, decided on o, is about to be sent: from here on it may be applied, whatever
 // becomes of the reply. A watch event may even tell so first.
-func (t tenure) sending(o observed, do verb, c claim) tenure {
-	if do == take && t.doubts(o.claim) {
+func (t tenure) sending(o observed, do action, c claim) tenure {
+	if do == acquire && t.mayHaveWritten(o.claim) {
 		t.adopted++
 	}
-	if !t.doubts(c) {
-		t.doubt = append(t.doubt, c)
+	if !t.mayHaveWritten(c) {
+		t.unconfirmed = append(t.unconfirmed, c)
 	}
 	return t
 }
 
 // applied returns the tenure once a write of its own, sent at sent, is known to have been applied.
 func (t tenure) applied(lease *coordinationv1.Lease, sent time.Time) tenure {
-	t.wrote, t.sent, t.version, t.doubt, t.adopted = claimOf(lease), sent, versionOf(lease), nil, 0
+	t.wrote, t.sent, t.version, t.unconfirmed, t.adopted = claimOf(lease), sent, versionOf(lease), nil, 0
 	return t
 }
 
@@ -282,28 +282,28 @@ func matching(claims []claim, o observed) (kept []claim) {
 func (t tenure) afterwards(o observed, identity string) tenure {
 	next := tenure{sitOut: t.sitOut}
 	if t.owns(o, identity) && t.wrote.holder != "" {
-		next.past = append(t.doubt, t.wrote)
+		next.previous = append(t.unconfirmed, t.wrote)
 	}
 	return next
 }
 
-// verb is what there is to do.
-type verb int
+// action is what there is to do.
+type action int
 
 const (
-	idle    verb = iota // nothing, until something is seen
-	look                // GET
-	take                // POST or PUT: become the holder
+	idle    action = iota // nothing, until something is seen
+	get                // GET
+	acquire                // POST or PUT: become the holder
 	lead                // the Lease is won: start the callback
 	renew               // POST or PUT: stay the holder
 	release             // PUT: let go
 	stop                // the term is over: tell the callback
-	leave               // there is nothing (more) to release
+	done               // there is nothing (more) to release
 )
 
 // A decision is what to do and not before when; the zero time means at once.
 type decision struct {
-	do   verb
+	do   action
 	at   time.Time
 	lost *LostError // why, for stop
 }
@@ -315,12 +315,12 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 		if lost := overBy(c, o, t, now); lost != nil {
 			return decision{do: stop, lost: lost}
 		}
-		return keep(c, o, t)
+		return hold(c, o, t)
 	case draining:
 		if !t.owns(o, c.identity) || o.lease == nil && age(t.sent, now) >= c.leaseDuration {
 			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
 		}
-		return keep(c, o, t)
+		return hold(c, o, t)
 	case releasing:
 		return letGo(c, o, t)
 	default:
@@ -331,17 +331,17 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 // campaign decides for a standby.
 func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	switch {
-	case !o.looked() || o.stale:
-		return decision{do: look}
+	case !o.known() || o.stale:
+		return decision{do: get}
 	case o.lease != nil && o.claim.holder == c.identity && o.claim == t.wrote && age(t.sent, now) < c.renewDeadline:
 		return decision{do: lead}
 	case o.lease != nil && o.claim.holder == c.identity && t.owns(o, c.identity) && t.adopted < maxAdopted:
 		// Our own write, but its reply was lost or came too late to lead on. One more makes it certain (S5).
-		return decision{do: take}
-	case len(matching(t.past, o)) > 0 && o.claim.holder == c.identity:
-		return decision{do: take, at: t.sitOut} // its own last record, and its term is over: no need to wait for itself
+		return decision{do: acquire}
+	case len(matching(t.previous, o)) > 0 && o.claim.holder == c.identity:
+		return decision{do: acquire, at: t.sitOut} // its own last record, and its term is over: no need to wait for itself
 	}
-	return decision{do: take, at: latest(o.expires, t.sitOut)}
+	return decision{do: acquire, at: latest(o.expires, t.sitOut)}
 }
 
 // overBy tells why a leader's term is over, nil if it is not.
@@ -360,11 +360,11 @@ func overBy(c timing, o observed, t tenure, now time.Time) *LostError {
 	}
 }
 
-// keep decides for a holder that means to stay one.
-func keep(c timing, o observed, t tenure) decision {
+// hold decides for a holder that means to stay one.
+func hold(c timing, o observed, t tenure) decision {
 	switch {
 	case o.stale:
-		return decision{do: look}
+		return decision{do: get}
 	case o.lease == nil || o.claim != t.wrote:
 		// Deleted, edited, or a write of ours whose reply was lost: put it right.
 		return decision{do: renew}
@@ -377,21 +377,21 @@ func keep(c timing, o observed, t tenure) decision {
 func letGo(c timing, o observed, t tenure) decision {
 	switch {
 	case o.stale:
-		return decision{do: look}
+		return decision{do: get}
 	case o.lease == nil, o.claim.blank(), o.claim.released(), !t.owns(o, c.identity):
-		return decision{do: leave}
+		return decision{do: done}
 	default:
 		return decision{do: release}
 	}
 }
 
 // next is the claim to write for a decision. A retry repeats the write that it retries, so that few are in doubt.
-func (t tenure) next(c timing, o observed, do verb, now time.Time, salt int64) claim {
-	if n := len(t.doubt); n > 0 && (t.doubt[n-1].holder == "") == (do == release) && !sameWrite(t.doubt[n-1], o.claim) {
-		return t.doubt[n-1]
+func (t tenure) next(c timing, o observed, do action, now time.Time, salt int64) claim {
+	if n := len(t.unconfirmed); n > 0 && (t.unconfirmed[n-1].holder == "") == (do == release) && !sameWrite(t.unconfirmed[n-1], o.claim) {
+		return t.unconfirmed[n-1]
 	}
 	n := t.wrote
-	if t.doubts(o.claim) {
+	if t.mayHaveWritten(o.claim) {
 		n = o.claim
 	}
 	acquired, renewed := stamps(now, salt)

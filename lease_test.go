@@ -55,10 +55,10 @@ type step struct {
 	want decision
 }
 
-func waits(d time.Duration) decision      { return decision{do: take, at: at(d)} }
+func waits(d time.Duration) decision      { return decision{do: acquire, at: at(d)} }
 func renews(d time.Duration) decision     { return decision{do: renew, at: at(d)} }
 func stops(r Reason, who string) decision { return decision{do: stop, lost: &LostError{r, who}} }
-func now(v verb) decision                 { return decision{do: v} }
+func now(v action) decision                 { return decision{do: v} }
 func in(p phase) func(*observed, *tenure) { return func(_ *observed, t *tenure) { t.phase = p } }
 
 // run plays the steps, and compares each decision with the one wanted.
@@ -77,7 +77,7 @@ func run(t *testing.T, steps []step) {
 		if st.gone {
 			o = o.gone(0, at(st.at), at(st.at))
 		}
-		own = own.settle(o, cfg.identity)
+		own = own.saw(o, cfg.identity)
 		if st.tell != nil {
 			st.tell(&o, &own)
 		}
@@ -94,12 +94,12 @@ func TestDecisions(t *testing.T) {
 	mineRenewed := record{version: 5, holder: "me", seconds: 15, acquired: 400, renewed: 500}
 	edited := func(r record, f func(*record)) *record { r.version++; f(&r); return &r }
 	doubting := func(r record) func(*observed, *tenure) {
-		return func(_ *observed, t *tenure) { t.doubt = []claim{claimOf(r.lease())} }
+		return func(_ *observed, t *tenure) { t.unconfirmed = []claim{claimOf(r.lease())} }
 	}
 	for name, steps := range map[string][]step{
 		"a candidate that knows nothing looks": {
-			{does: "start", want: now(look)},
-			{at: 1 * s, does: "there is no Lease", gone: true, want: now(take)},
+			{does: "start", want: now(get)},
+			{at: 1 * s, does: "there is no Lease", gone: true, want: now(acquire)},
 		},
 		"a standby waits for the record's duration, from each renewal anew": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
@@ -114,7 +114,7 @@ func TestDecisions(t *testing.T) {
 		},
 		"a release frees the Lease at once": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
-			{at: 1 * s, does: "released", see: &released, want: now(take)},
+			{at: 1 * s, does: "released", see: &released, want: now(acquire)},
 		},
 		"a blanked out holder is no release": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
@@ -152,28 +152,28 @@ func TestDecisions(t *testing.T) {
 			}, want: waits(16 * s)},
 		},
 		"a refused write makes it look": {
-			{does: "see", see: &released, want: now(take)},
-			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(look)},
+			{does: "see", see: &released, want: now(acquire)},
+			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 2 * s, does: "the winner", see: &mineRenewed, want: waits(17 * s)},
 		},
 		"a record with our name that we did not write is somebody else's (S5)": {
 			{does: "see", see: &mine, want: waits(15 * s)},
 		},
 		"its own last record does not hold up a candidate whose term is over": {
-			{does: "see", see: &mine, tell: func(_ *observed, t *tenure) { t.past = []claim{claimOf(mine.lease())} }, want: now(take)},
+			{does: "see", see: &mine, tell: func(_ *observed, t *tenure) { t.previous = []claim{claimOf(mine.lease())} }, want: now(acquire)},
 			{at: 1 * s, does: "after StepDown", tell: func(_ *observed, t *tenure) { t.sitOut = at(9 * s) }, want: waits(9 * s)},
 			{at: 2 * s, does: "somebody else's", see: &mineRenewed, want: waits(17 * s)},
 		},
 		"a win whose reply was lost is confirmed before it counts (S5)": {
-			{does: "see", see: &released, want: now(take)},
-			{does: "no reply", tell: doubting(mine), want: now(take)},
-			{at: 1 * s, does: "our write", see: &mine, want: now(take)},
+			{does: "see", see: &released, want: now(acquire)},
+			{does: "no reply", tell: doubting(mine), want: now(acquire)},
+			{at: 1 * s, does: "our write", see: &mine, want: now(acquire)},
 			{at: 2 * s, does: "confirmed", see: &mineRenewed, wins: true, want: now(lead)},
 		},
 		"a win whose reply took RenewDeadline is confirmed too (S1)": {
 			{does: "win", see: &mine, wins: true, want: now(lead)},
 			{at: 10*s - 1, does: "in time", want: now(lead)},
-			{at: 10 * s, does: "too late", want: now(take)},
+			{at: 10 * s, does: "too late", want: now(acquire)},
 		},
 		"after StepDown it sits out": {
 			{does: "see", see: &released, tell: func(_ *observed, t *tenure) { t.sitOut = at(9 * s) }, want: waits(9 * s)},
@@ -203,7 +203,7 @@ func TestDecisions(t *testing.T) {
 			{at: 2 * s, does: "holder", see: edited(mine, func(r *record) { r.holder = ""; r.version += 2 }), want: now(renew)},
 			{at: 2 * s, does: "deleted", gone: true, want: now(renew)},
 			{at: 3 * s, does: "made anew, blank", see: &record{version: 9}, want: now(renew)},
-			{at: 3 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(look)},
+			{at: 3 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 10 * s, does: "to no avail", gone: true, want: stops(ReasonDeleted, "")},
 		},
 		"a renewal whose reply was lost is confirmed (S5)": {
@@ -237,16 +237,16 @@ func TestDecisions(t *testing.T) {
 		},
 		"what is ours is released, and nothing else (S8)": {
 			{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
-			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(look)},
+			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 1 * s, does: "labels", see: edited(mine, func(r *record) { r.labels = map[string]string{"a": "b"} }), want: now(release)},
-			{at: 2 * s, does: "a namesake's", see: edited(mine, func(r *record) { r.version++; r.renewed = 450 }), want: now(leave)},
-			{at: 3 * s, does: "another's", see: edited(theirs, func(r *record) { r.version = 9 }), want: now(leave)},
-			{at: 3 * s, does: "nobody's", gone: true, want: now(leave)},
+			{at: 2 * s, does: "a namesake's", see: edited(mine, func(r *record) { r.version++; r.renewed = 450 }), want: now(done)},
+			{at: 3 * s, does: "another's", see: edited(theirs, func(r *record) { r.version = 9 }), want: now(done)},
+			{at: 3 * s, does: "nobody's", gone: true, want: now(done)},
 		},
 		"a release whose reply was lost is recognised": {
 			{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
 			{does: "no reply", tell: doubting(released), want: now(release)},
-			{at: 1 * s, does: "it was applied", see: edited(released, func(r *record) { r.version = 9 }), want: now(leave)},
+			{at: 1 * s, does: "it was applied", see: edited(released, func(r *record) { r.version = 9 }), want: now(done)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) { run(t, steps) })
@@ -281,7 +281,7 @@ func TestASuspendedMachineNoticesOnWaking(t *testing.T) {
 }
 
 func TestAReplyTakenInBeforeTheTimerThatItComesTooLateForDoesNotReviveTheTerm(t *testing.T) {
-	l := &leadership{term: newTerm(&Elector{timing: cfg}, 1, time.Now().Add(-cfg.renewDeadline))}
+	l := &activeTerm{term: newTerm(&Elector{timing: cfg}, 1, time.Now().Add(-cfg.renewDeadline))}
 	l.ctx, l.cancel = context.WithCancelCause(t.Context())
 	l.deadline, l.alarm = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	require.False(t, l.term.Valid())
@@ -300,20 +300,20 @@ func TestWritesOfOneMillisecondDiffer(t *testing.T) {
 	now := time.Now()
 	var o observed
 	own := tenure{}
-	o = o.see(own.next(cfg, o, take, now, 999_999).onto(&coordinationv1.Lease{}, nil), time.Time{}, now)
+	o = o.see(own.next(cfg, o, acquire, now, 999_999).onto(&coordinationv1.Lease{}, nil), time.Time{}, now)
 	own.wrote = o.claim
 	for salt := range int64(2000) {
 		c := own.next(cfg, o, renew, now, salt)
 		require.NotEqual(t, o.claim.renewed, c.renewed)
 		require.Equal(t, o.claim.acquired, c.acquired)
-		win := tenure{}.next(cfg, o, take, now, salt*997)
+		win := tenure{}.next(cfg, o, acquire, now, salt*997)
 		require.LessOrEqual(t, win.acquired, win.renewed, "nothing is renewed before it is acquired")
 	}
 }
 
 func TestTransitionsDoNotOverflow(t *testing.T) {
 	o := observed{}.see(record{version: 1, holder: "x", seconds: 1, acquired: 1, renewed: 1, transitions: math.MaxInt32}.lease(), time.Time{}, epoch)
-	assert.Equal(t, int32(math.MaxInt32), tenure{}.next(cfg, o, take, at(20*s), 0).transitions)
+	assert.Equal(t, int32(math.MaxInt32), tenure{}.next(cfg, o, acquire, at(20*s), 0).transitions)
 }
 
 // FuzzDecide plays random histories, and checks after each event what must hold whatever happened.
@@ -378,7 +378,7 @@ func (h *history) look() {
 	} else {
 		h.o = h.o.see(h.lease, h.clock, h.clock)
 	}
-	h.own = h.own.settle(h.o, cfg.identity)
+	h.own = h.own.saw(h.o, cfg.identity)
 }
 
 // act carries out what is decided, as the loop does; now and then the reply is lost, or the callback returns.
@@ -389,15 +389,15 @@ func (h *history) act() {
 		d = decide(cfg, h.o, h.own, h.clock)
 	}
 	switch d.do {
-	case look:
+	case get:
 		h.look()
 	case lead:
 		h.own.phase = leading
 	case stop:
 		h.own.phase = draining
-	case leave:
+	case done:
 		h.own = h.own.afterwards(h.o, cfg.identity)
-	case take, renew, release:
+	case acquire, renew, release:
 		h.write(d.do)
 	}
 	if (h.own.phase == leading || h.own.phase == draining) && h.rng.IntN(8) == 0 {
@@ -405,7 +405,7 @@ func (h *history) act() {
 	}
 }
 
-func (h *history) write(do verb) {
+func (h *history) write(do action) {
 	c, sent := h.own.next(cfg, h.o, do, h.clock, h.rng.Int64N(1e6)), h.clock
 	h.own = h.own.sending(h.o, do, c)
 	sameVersion := h.lease == nil && h.o.lease == nil || h.lease != nil && h.o.lease != nil && h.lease.ResourceVersion == h.o.lease.ResourceVersion
@@ -420,7 +420,7 @@ func (h *history) write(do verb) {
 	}
 	h.own = h.own.applied(h.lease, sent)
 	h.o = h.o.see(h.lease, sent, h.clock)
-	h.own = h.own.settle(h.o, cfg.identity)
+	h.own = h.own.saw(h.o, cfg.identity)
 }
 
 func checkDecision(t *testing.T, h *history) {
@@ -428,9 +428,9 @@ func checkDecision(t *testing.T, h *history) {
 	d := decide(cfg, o, own, now)
 	due := !d.at.After(now)
 	ours := o.lease != nil && own.owns(o, cfg.identity)
-	mine := ours || len(matching(own.past, o)) > 0 && o.claim.holder == cfg.identity
+	mine := ours || len(matching(own.previous, o)) > 0 && o.claim.holder == cfg.identity
 	switch {
-	case d.do == take && due && now.Before(o.expires) && !mine:
+	case d.do == acquire && due && now.Before(o.expires) && !mine:
 		t.Fatalf("takes a Lease that binds for %v", o.expires.Sub(now))
 	case d.do == lead && (now.Sub(own.sent) >= cfg.renewDeadline || o.claim != own.wrote):
 		t.Fatal("leads on a write that is too old, or not the record")
@@ -440,12 +440,12 @@ func checkDecision(t *testing.T, h *history) {
 		t.Fatal("goes on beside another holder")
 	case d.do == release && (own.phase != releasing || !ours):
 		t.Fatal("releases what is not its own, or beside its callback")
-	case (d.do == take || d.do == lead) && own.phase != standingBy, (d.do == renew || d.do == stop) && own.phase == standingBy:
+	case (d.do == acquire || d.do == lead) && own.phase != standingBy, (d.do == renew || d.do == stop) && own.phase == standingBy:
 		t.Fatalf("%v in phase %v", d.do, own.phase)
 	case d.do == stop && (d.lost == nil || d.lost.Reason == 0):
 		t.Fatal("stops without a reason")
 	}
-	if d.do != take && d.do != renew && d.do != release {
+	if d.do != acquire && d.do != renew && d.do != release {
 		return
 	}
 	c := own.next(cfg, o, d.do, now, 5)
@@ -458,7 +458,7 @@ func TestAnOverrunIsReportedOnWakingThoughItsTimerStoodStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := 0
 		e := &Elector{timing: cfg, opts: Options{Metrics: noMetrics{}, OnOverrun: func(Term) { told++ }}}
-		l := &leadership{term: newTerm(e, 1, time.Now().Add(-20*time.Second)), outer: t.Context()}
+		l := &activeTerm{term: newTerm(e, 1, time.Now().Add(-20*time.Second)), outer: t.Context()}
 		c := newCandidate(e, t.Context())
 		c.own = tenure{phase: draining, sent: l.term.authority.Load().sent}
 		for range 2 {
@@ -473,14 +473,14 @@ func TestAnOverrunIsReportedOnWakingThoughItsTimerStoodStill(t *testing.T) {
 func TestATermThatIsGivenUpAsItBeginsHasItsCallback(t *testing.T) {
 	e := &Elector{timing: cfg, opts: Options{Metrics: noMetrics{}}}
 	for name, test := range map[string]struct {
-		end  func(l *leadership)
+		end  func(l *activeTerm)
 		want bool
 	}{
-		"given up": {func(l *leadership) { l.cancel(&LostError{Reason: ReasonSteppedDown}) }, true},
-		"lost":     {func(l *leadership) { l.lose(&LostError{Reason: ReasonTakenOver}) }, false},
+		"given up": {func(l *activeTerm) { l.cancel(&LostError{Reason: ReasonSteppedDown}) }, true},
+		"lost":     {func(l *activeTerm) { l.lose(&LostError{Reason: ReasonTakenOver}) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &leadership{term: newTerm(e, 1, time.Now()), returned: make(chan struct{})}
+			l := &activeTerm{term: newTerm(e, 1, time.Now()), returned: make(chan struct{})}
 			l.ctx, l.cancel = context.WithCancelCause(t.Context())
 			test.end(l)
 			called := false

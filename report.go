@@ -22,8 +22,8 @@ type EventRecorder interface {
 type reporter struct {
 	*Elector
 	log       klog.Logger
-	news      announcer // of OnNewLeader
-	events    announcer // of Events
+	holders      callQueue // of OnNewLeader
+	events    callQueue // of Events
 	heldUntil time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	suspected int64     // acquireTime of the record reported by suspect
 }
@@ -41,7 +41,7 @@ func (r *reporter) changed(before, next observed, own tenure) {
 		return
 	}
 	if r.opts.OnNewLeader != nil {
-		r.news.tell(func() { r.opts.OnNewLeader(holder) })
+		r.holders.add(func() { r.opts.OnNewLeader(holder) })
 	}
 	if holder != r.identity {
 		r.log.Info("New leader", "leader", holder)
@@ -50,7 +50,7 @@ func (r *reporter) changed(before, next observed, own tenure) {
 
 // suspect tells of a Lease that another process holds, or held, under this candidate's name.
 func (r *reporter) suspect(before, next observed, own tenure) {
-	if next.holder() != r.identity || own.owns(next, r.identity) || len(own.past) > 0 {
+	if next.holder() != r.identity || own.owns(next, r.identity) || len(own.previous) > 0 {
 		return
 	}
 	switch renewed := before.holder() == r.identity && before.claim.renewed != next.claim.renewed; {
@@ -63,7 +63,7 @@ func (r *reporter) suspect(before, next observed, own tenure) {
 }
 
 // begun tells of a new term.
-func (r *reporter) begun(l *leadership, seen observed) {
+func (r *reporter) begun(l *activeTerm, seen observed) {
 	l.log.Info("Became leader")
 	r.opts.Metrics.Term(r.lease, l.term)
 	if !r.heldUntil.IsZero() {
@@ -72,12 +72,12 @@ func (r *reporter) begun(l *leadership, seen observed) {
 	r.event(seen, corev1.EventTypeNormal, "became leader")
 }
 
-// told says once that the callback was told to stop, and why; nil if it was not.
-func (r *reporter) told(l *leadership, cause error, seen observed) {
-	if l.toldLog || cause == nil {
+// stopping says once that the callback was stopping to stop, and why; nil if it was not.
+func (r *reporter) stopping(l *activeTerm, cause error, seen observed) {
+	if l.reportedStop || cause == nil {
 		return
 	}
-	l.toldLog = true
+	l.reportedStop = true
 	msg := "Lost the lease: the callback was told to stop"
 	if l.loss(cause) == nil || l.term.Valid() {
 		msg = "The callback was told to stop; the lease is kept until it has returned"
@@ -86,11 +86,11 @@ func (r *reporter) told(l *leadership, cause error, seen observed) {
 }
 
 // ended says once why a term has ended: as soon as it is lost, or else when the callback has returned.
-func (r *reporter) ended(l *leadership, cause error, seen observed) {
-	if l.told {
+func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
+	if l.reportedEnd {
 		return
 	}
-	l.told = true
+	l.reportedEnd = true
 	switch lost := l.loss(cause); {
 	case lost != nil:
 		r.opts.Metrics.Lost(r.lease, lost.Reason)
@@ -120,25 +120,25 @@ func (r *reporter) event(seen observed, eventType, what string) {
 	if l := seen.lease; l != nil {
 		about.UID, about.ResourceVersion = l.UID, l.ResourceVersion
 	}
-	r.events.tell(func() { r.opts.Events.Event(about, eventType, "LeaderElection", r.identity+" "+what) })
+	r.events.add(func() { r.opts.Events.Event(about, eventType, "LeaderElection", r.identity+" "+what) })
 }
 
 // wait waits for the last call to the user.
 func (r *reporter) wait() {
-	r.news.wait()
+	r.holders.wait()
 	r.events.wait()
 }
 
-// An announcer makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while
+// An callQueue makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while
 // there is something to tell. The zero value is ready.
-type announcer struct {
+type callQueue struct {
 	mu      sync.Mutex // guards queue and busy
 	queue   []func()
 	busy    bool
 	running sync.WaitGroup
 }
 
-func (a *announcer) tell(call func()) {
+func (a *callQueue) add(call func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.queue = append(a.queue, call)
@@ -148,7 +148,7 @@ func (a *announcer) tell(call func()) {
 	}
 }
 
-func (a *announcer) drain() {
+func (a *callQueue) drain() {
 	for {
 		a.mu.Lock()
 		if len(a.queue) == 0 {
@@ -163,4 +163,4 @@ func (a *announcer) drain() {
 	}
 }
 
-func (a *announcer) wait() { a.running.Wait() }
+func (a *callQueue) wait() { a.running.Wait() }

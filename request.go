@@ -14,7 +14,7 @@ import (
 
 // A call is one request under way.
 type call struct {
-	do     verb
+	do     action
 	verb   string // the API's: get, create or update
 	claim  claim  // what it writes
 	on     uint64 // the version of the record that it was decided on
@@ -41,15 +41,15 @@ func (c *call) replies() <-chan reply {
 // send starts the request of a decision. The time it is counted from is read before anything is sent (S1); every
 // write is conditional: a PUT carries the resourceVersion and UID of the record it replaces, and otherwise it is a POST
 // (S4). The reply has a buffer, so a late one that nobody waits for any more is dropped without a goroutine left behind.
-func (c *candidate) send(do verb) {
+func (c *candidate) send(do action) {
 	now := time.Now()
 	limit := c.attemptLimit(now)
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	call := &call{do: do, verb: "get", sent: now, giveUp: now.Add(limit), on: c.seen.version, reply: make(chan reply, 1), cancel: cancel}
 	c.call = call
 	request := func() (*coordinationv1.Lease, error) { return c.leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
-	if do != look {
-		call.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.doubts(c.seen.claim)
+	if do != get {
+		call.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.mayHaveWritten(c.seen.claim)
 		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		call.verb, request = c.write(ctx, call.claim)
 		c.own = c.own.sending(c.seen, do, call.claim)
@@ -106,29 +106,29 @@ func (c *candidate) pause(err error, now time.Time) time.Duration {
 	return min(max(jittered(soon), asked), max(left/2, 10*time.Millisecond))
 }
 
-// settle takes in a reply.
-func (c *candidate) settle(r reply) {
+// answered takes in a reply.
+func (c *candidate) answered(r reply) {
 	now, call := time.Now(), c.call
 	c.call = nil
 	if r.err == nil && r.lease == nil {
 		r.err = errors.New("the client returned neither a Lease nor an error")
 	}
 	c.opts.Metrics.Request(c.lease, call.verb, r.err)
-	if call.do == look {
+	if call.do == get {
 		c.asked = call.sent
 		c.watch.looked(now)
 	}
 	switch {
-	case r.err == nil && call.do == look:
+	case r.err == nil && call.do == get:
 		c.succeeded(call.verb)
-		c.fold(c.seen.see(r.lease, call.sent, now))
+		c.observe(c.seen.see(r.lease, call.sent, now))
 		c.watch.expect(versionOf(r.lease), now) // one that does not show it soon is dead
 	case r.err == nil:
 		c.succeeded(call.verb)
 		c.applied(call, r.lease, now)
-	case call.do == look && apierrors.IsNotFound(r.err):
+	case call.do == get && apierrors.IsNotFound(r.err):
 		c.succeeded(call.verb)
-		c.fold(c.seen.gone(0, call.sent, now))
+		c.observe(c.seen.gone(0, call.sent, now))
 	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && call.verb == "update":
 		c.succeeded(call.verb)
 		c.conflicted(call, now)
@@ -140,10 +140,10 @@ func (c *candidate) settle(r reply) {
 // applied takes in the success of a write. The term's authority counts from when the write was sent, however late the
 // reply (S1).
 func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Time) {
-	if call.verb == "create" && !c.own.doubts(call.claim) {
+	if call.verb == "create" && !c.own.mayHaveWritten(call.claim) {
 		// While the POST was under way something else was seen, and then deleted. That still binds (S6), so this has won
 		// nothing: the record is as good as another's.
-		c.fold(c.seen.see(lease, call.sent, now))
+		c.observe(c.seen.see(lease, call.sent, now))
 		return
 	}
 	left := max(c.renewDeadline-age(c.own.sent, now), 0)
@@ -153,14 +153,14 @@ func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Ti
 	} else {
 		c.contest(now)
 	}
-	c.fold(c.seen.see(lease, call.sent, now))
+	c.observe(c.seen.see(lease, call.sent, now))
 	c.watch.expect(c.own.version, now)
 	if call.do == release {
 		return
 	}
 	c.lastRenewal = call.sent
-	if c.leader != nil {
-		c.leader.renewed(call.sent)
+	if c.active != nil {
+		c.active.renewed(call.sent)
 		c.opts.Metrics.Renewed(c.lease, now.Sub(call.sent), left, c.renewDeadline)
 	}
 }
@@ -199,7 +199,7 @@ func (c *candidate) failed(call *call, err error, now time.Time) {
 	if unanswered {
 		c.redial(call.sent) // the connection may be dead
 	}
-	if call.do != look && (unanswered || c.own.phase == releasing) {
+	if call.do != get && (unanswered || c.own.phase == releasing) {
 		c.seen.stale = true // find out, before anything else, whether it was carried out
 	}
 	c.notBefore = now.Add(c.pause(err, now))

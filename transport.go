@@ -65,7 +65,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	answered = true
-	if resp.StatusCode != http.StatusSwitchingProtocols && sent(req) {
+	if resp.StatusCode != http.StatusSwitchingProtocols && fullySent(req) {
 		stop() // it has been carried out, and its answer may be read to the end
 	}
 	if resp.Body == nil {
@@ -75,8 +75,8 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// sent reports whether all of a request has been sent when its answer comes. A body of unknown length may be a stream.
-func sent(req *http.Request) bool {
+// fullySent reports whether all of a request has been fullySent when its answer comes. A body of unknown length may be a stream.
+func fullySent(req *http.Request) bool {
 	return req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0
 }
 

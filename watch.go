@@ -36,7 +36,7 @@ type watching struct {
 
 // A session is one watch request and the goroutine that reads it.
 type session struct {
-	news   chan watchEvent
+	events   chan watchEvent
 	cancel context.CancelFunc
 }
 
@@ -54,7 +54,7 @@ func (w *watching) events() <-chan watchEvent {
 	if w.session == nil {
 		return nil
 	}
-	return w.session.news
+	return w.session.events
 }
 
 // expect notes that the session has to show version soon.
@@ -78,7 +78,7 @@ func (w *watching) stop() {
 // poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
 func (w *watching) poll(d decision) decision {
 	if d.do != lead && !w.open && (d.do == idle || w.pollAt.Before(d.at)) {
-		return decision{do: look, at: w.pollAt}
+		return decision{do: get, at: w.pollAt}
 	}
 	return d
 }
@@ -120,14 +120,14 @@ func (w *watching) tend(now time.Time, underWay bool) time.Time {
 // before is missed, except a deletion.
 func (w *watching) begin(now time.Time) {
 	ctx, cancel := context.WithCancel(w.ctx)
-	s := &session{news: make(chan watchEvent), cancel: cancel}
+	s := &session{events: make(chan watchEvent), cancel: cancel}
 	w.session, w.since = s, now
 	leases, name := w.leases, w.opts.Name
 	go func() {
 		defer cancel()
 		tell := func(ev watchEvent) bool {
 			select {
-			case s.news <- ev:
+			case s.events <- ev:
 				return true
 			case <-ctx.Done():
 				return false
