@@ -111,7 +111,7 @@ func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
 	c.own.phase, c.own.sitOut = leading, time.Time{}
 	l := &activeTerm{
 		log:      c.log.WithValues("term", c.own.version),
-		stepDown:    make(chan struct{}),
+		stepDown: make(chan struct{}),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
 		term:     newTerm(c.Elector, c.own.version, c.own.sent),

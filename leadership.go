@@ -12,21 +12,21 @@ import (
 
 // activeTerm is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
 type activeTerm struct {
-	log      klog.Logger
-	term     Term
-	ctx      context.Context // the callback's
-	cancel   context.CancelCauseFunc
-	reportedEnd     bool            // Events and Metrics why it has ended; the reporter's
-	reportedStop  bool            // the log that it was told to stop; likewise
-	returned chan struct{}   // closed when the callback has returned
-	result   error           // of the callback, once it has
-	cause    error           // why it had been told to stop by then, nil if it had not
-	ctxErr   error           // likewise: ctx's own
-	outer    context.Context // of Elector.Run
-	stepDown    chan struct{}   // closed by StepDown
-	stepDownOnce  sync.Once
-	done     chan struct{} // closed once released
-	err      error         // of the release, once done
+	log          klog.Logger
+	term         Term
+	ctx          context.Context // the callback's
+	cancel       context.CancelCauseFunc
+	reportedEnd  bool            // Events and Metrics why it has ended; the reporter's
+	reportedStop bool            // the log that it was told to stop; likewise
+	returned     chan struct{}   // closed when the callback has returned
+	result       error           // of the callback, once it has
+	cause        error           // why it had been told to stop by then, nil if it had not
+	ctxErr       error           // likewise: ctx's own
+	outer        context.Context // of Elector.Run
+	stepDown     chan struct{}   // closed by StepDown
+	stepDownOnce sync.Once
+	done         chan struct{} // closed once released
+	err          error         // of the release, once done
 
 	deadline, alarm *time.Timer
 	alarmed         atomic.Bool

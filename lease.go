@@ -205,15 +205,15 @@ const (
 
 // tenure is what a candidate has written itself: the only ground on which it may call a Lease its own (S5).
 type tenure struct {
-	phase   phase
-	wrote   claim     // the last write known to have been applied; zero for none
-	sent    time.Time // just before that write was sent
-	unconfirmed   []claim   // writes on the record as last seen that may or may not have been applied
+	phase       phase
+	wrote       claim     // the last write known to have been applied; zero for none
+	sent        time.Time // just before that write was sent
+	unconfirmed []claim   // writes on the record as last seen that may or may not have been applied
 	previous    []claim   // the last writes of a term that is over, as long as nothing else was seen since
-	sitOut  time.Time // after StepDown: leave it to others until then
-	version uint64    // the resourceVersion of wrote
+	sitOut      time.Time // after StepDown: leave it to others until then
+	version     uint64    // the resourceVersion of wrote
 	overtaken   bool      // another holder was seen in this term: whatever follows is not ours (S6)
-	adopted int       // writes in a row, all without a reply, on top of a win in doubt
+	adopted     int       // writes in a row, all without a reply, on top of a win in doubt
 }
 
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
@@ -292,13 +292,13 @@ type action int
 
 const (
 	idle    action = iota // nothing, until something is seen
-	get                // GET
-	acquire                // POST or PUT: become the holder
-	lead                // the Lease is won: start the callback
-	renew               // POST or PUT: stay the holder
-	release             // PUT: let go
-	stop                // the term is over: tell the callback
-	done               // there is nothing (more) to release
+	get                   // GET
+	acquire               // POST or PUT: become the holder
+	lead                  // the Lease is won: start the callback
+	renew                 // POST or PUT: stay the holder
+	release               // PUT: let go
+	stop                  // the term is over: tell the callback
+	done                  // there is nothing (more) to release
 )
 
 // A decision is what to do and not before when; the zero time means at once.

@@ -58,7 +58,7 @@ type step struct {
 func waits(d time.Duration) decision      { return decision{do: acquire, at: at(d)} }
 func renews(d time.Duration) decision     { return decision{do: renew, at: at(d)} }
 func stops(r Reason, who string) decision { return decision{do: stop, lost: &LostError{r, who}} }
-func now(v action) decision                 { return decision{do: v} }
+func now(v action) decision               { return decision{do: v} }
 func in(p phase) func(*observed, *tenure) { return func(_ *observed, t *tenure) { t.phase = p } }
 
 // run plays the steps, and compares each decision with the one wanted.

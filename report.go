@@ -22,7 +22,7 @@ type EventRecorder interface {
 type reporter struct {
 	*Elector
 	log       klog.Logger
-	holders      callQueue // of OnNewLeader
+	holders   callQueue // of OnNewLeader
 	events    callQueue // of Events
 	heldUntil time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	suspected int64     // acquireTime of the record reported by suspect

@@ -36,7 +36,7 @@ type watching struct {
 
 // A session is one watch request and the goroutine that reads it.
 type session struct {
-	events   chan watchEvent
+	events chan watchEvent
 	cancel context.CancelFunc
 }
 
