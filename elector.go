@@ -27,7 +27,7 @@ type Elector struct {
 	opts    Options
 	lease   types.NamespacedName
 	leases  coordinationv1client.LeaseInterface
-	redial  func(sent time.Time) // see NewForConfig; sent is when the request was that was not answered
+	client  *client // leases' own, if it is from NewClient; else nil
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[activeTerm] // nil while standing by
@@ -44,17 +44,43 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		err = errors.Join(errors.New("leases: required: a client for coordination.k8s.io/v1, as clientset.CoordinationV1()"), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("elector: %w", err)
+		return nil, prefixed(err)
 	}
 	e := &Elector{
-		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline},
+		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod, opts.DrainLimit},
 		opts:   opts,
 		lease:  types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 		leases: leases.Leases(opts.Namespace),
-		redial: func(time.Time) {},
 	}
+	e.client, _ = leases.(*client)
 	e.state.Store(&snapshot{})
 	return e, nil
+}
+
+func prefixed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("elector: %w", err)
+}
+
+// connection is the client for a request: the first or the spare one, which is the same for clients but NewClient's.
+func (e *Elector) connection(spare bool) coordinationv1client.LeaseInterface {
+	if e.client == nil || !spare {
+		return e.leases
+	}
+	return e.client.links[1].leases.Leases(e.lease.Namespace)
+}
+
+// redial closes a connection on which the request at sent was not answered.
+func (e *Elector) redial(spare bool, sent time.Time) {
+	switch {
+	case e.client == nil:
+	case spare:
+		e.client.links[1].redial(sent)
+	default:
+		e.client.links[0].redial(sent)
+	}
 }
 
 // Run campaigns, leads while it holds the Lease, and campaigns again, until ctx ends or the callback returns by itself.

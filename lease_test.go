@@ -70,7 +70,7 @@ func run(t *testing.T, steps []step) {
 		if st.see != nil {
 			l := st.see.lease()
 			if st.wins {
-				own = own.applied(l, at(st.at))
+				own = own.applied(claimOf(l), l, at(st.at))
 			}
 			o = o.see(l, time.Time{}, at(st.at))
 		}
@@ -418,7 +418,7 @@ func (h *history) write(do action) {
 		h.o.stale = true // the reply is lost
 		return
 	}
-	h.own = h.own.applied(h.lease, sent)
+	h.own = h.own.applied(c, h.lease, sent)
 	h.o = h.o.see(h.lease, sent, h.clock)
 	h.own = h.own.saw(h.o, cfg.identity)
 }

@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -75,6 +76,27 @@ type Options struct {
 	// Default: 2 s.
 	RetryPeriod time.Duration
 
+	// DrainLimit is how long the callback may take to return once its ctx has ended, before the Lease is kept no longer:
+	// renewals stop, the term ends RenewDeadline after the last one, OnOverrun is called and Check fails, as after a loss.
+	// Counted from when the ctx ended. Zero is no limit: the Lease is kept for as long as the callback takes.
+	DrainLimit time.Duration
+
+	// Healthy reports whether this replica is fit to lead. It is called every RetryPeriod, in a goroutine of its own and
+	// never concurrently; its ctx ends after RenewDeadline. While it returns an error, or nothing within RenewDeadline, a
+	// standby writes nothing, and a leader gives its term up with ReasonUnhealthy. Default: always fit.
+	Healthy func(ctx context.Context) error
+
+	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
+	// in the election's goroutine at each decision, so it must return at once; negative is zero. It is a delay and not a
+	// vote: if all candidates wait, somebody leads after the shortest. Default: no wait.
+	Yield func() time.Duration
+
+	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
+	// host. With it a process that was killed, and is back, need not wait for its own Lease to expire: a lock on a file
+	// there proves that the old process is dead. It must exist and be writable, and must not be a network file system, whose
+	// locks can end before their process does. Default: none; after a crash the Lease has to expire.
+	StateDir string
+
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
 	// campaigning again. For callbacks that cannot be started twice, such as the Start of a controller-runtime manager.
 	// (A manager started only while leading serves no webhooks, caches or health checks on the standbys: give those a
@@ -128,6 +150,11 @@ func (o Options) complete() (Options, error) {
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
+	if o.StateDir != "" && len(errs) == 0 {
+		if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return o, errors.Join(errs...)
 }
 
@@ -172,6 +199,9 @@ func (o Options) checkDurations() (errs []error) {
 	case o.LeaseDuration-o.RenewDeadline < max(minStopBudget, o.LeaseDuration/1000):
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v) by at least %v: the difference is the time Run has to stop, and what covers clocks that run at different rates",
 			o.RenewDeadline, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000)))
+	}
+	if o.DrainLimit < 0 {
+		errs = append(errs, fmt.Errorf("Options.DrainLimit: %v: must not be negative; 0 is no limit", o.DrainLimit))
 	}
 	switch {
 	case o.RetryPeriod < 10*time.Millisecond:

@@ -35,11 +35,12 @@ func (o Options) Promise() (Promise, error) {
 	if err := errors.Join(o.checkDurations()...); err != nil {
 		return Promise{}, fmt.Errorf("elector: %w", err)
 	}
+	interval := timing{renewDeadline: o.RenewDeadline, retryPeriod: o.RetryPeriod}.interval()
 	return Promise{
-		Outage:          o.RenewDeadline - o.RenewDeadline/3,
+		Outage:          o.RenewDeadline - interval,
 		StopBudget:      o.LeaseDuration - o.RenewDeadline,
 		Takeover:        o.LeaseDuration,
-		LeaderRequests:  time.Minute.Seconds() / (o.RenewDeadline / 3).Seconds(),
+		LeaderRequests:  time.Minute.Seconds() / interval.Seconds(),
 		PollingRequests: time.Minute.Seconds() / o.RetryPeriod.Seconds(),
 	}, nil
 }

@@ -14,11 +14,12 @@ type Status struct {
 	Leading     bool      // as IsLeader at the time of the snapshot
 	Term        Term      // the term whose callback runs; the zero Term while standing by
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
+	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
 // MarshalJSON makes an object of it: identity, leader, leading; and, where there is something to say, term (the token,
-// as a string, as all resourceVersions in JSON), validUntil, lastRenewal and lastError.
+// as a string, as all resourceVersions in JSON), validUntil, lastRenewal, draining and lastError.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Identity    string    `json:"identity"`
@@ -27,8 +28,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		Term        uint64    `json:"term,string,omitempty"`
 		ValidUntil  time.Time `json:"validUntil,omitzero"`
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
+		Draining    time.Time `json:"draining,omitzero"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, ""}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
@@ -58,6 +60,7 @@ type snapshot struct {
 	lastError    error
 	refusedSince time.Time // when the API began to refuse requests for a reason that waiting does not cure; else zero
 	awake        time.Time // the loop means to act again by then
+	stuck        bool      // no more requests are sent, because clients do not return from those under way
 }
 
 // IsLeader reports whether this candidate leads at this moment. It is worked out from the clock at each call, not
@@ -78,6 +81,7 @@ func (e *Elector) Status() Status {
 		Leading:     s.term.Valid(),
 		Term:        s.term,
 		LastRenewal: s.lastRenewal,
+		Draining:    s.term.Draining(),
 		LastError:   s.lastError,
 	}
 }
@@ -86,7 +90,9 @@ func (e *Elector) Status() Status {
 //
 //   - while the callback overruns its lease: it was told to stop and another replica may lead soon;
 //   - when the election's loop has not acted for a LeaseDuration after it meant to;
-//   - when the API has refused this candidate (401, 403, 404) for a LeaseDuration: somebody has to grant a permission.
+//   - when the API has refused this candidate for a LeaseDuration: 401, 403, 404 or 422, or a certificate that is not
+//     trusted. Somebody has to change a setting;
+//   - when requests do not return although their time is up, and no more are sent: a restart helps.
 //
 // A standby is healthy. So is a candidate that cannot reach the API: a restart would not help it, and Status and the
 // log tell. Do not make readiness depend on leading, or a rolling update waits for ever.
@@ -98,6 +104,8 @@ func (e *Elector) Check(*http.Request) error {
 		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was told to stop and still runs, and another replica may lead soon; restart this process", lease)
 	case !s.awake.IsZero() && now.Sub(s.awake) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, now.Sub(s.awake).Round(time.Second))
+	case s.stuck:
+		return fmt.Errorf("elector: lease %s: %w", lease, errStuck)
 	case !s.refusedSince.IsZero() && now.Sub(s.refusedSince) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
 	}

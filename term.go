@@ -18,9 +18,10 @@ type term struct {
 	of        *Elector // the candidate that leads
 	token     uint64
 	authority atomic.Pointer[authority]
-	alive     context.Context // ends when the term is lost, or about to be released
-	end       func()          // ends alive: before the callback is told, and before a release is sent
-	returned  atomic.Bool     // the callback is not running any more
+	alive     context.Context           // ends when the term is lost, or about to be released
+	end       func()                    // ends alive: before the callback is told, and before a release is sent
+	draining  atomic.Pointer[time.Time] // since when the callback has been asked to stop
+	returned  atomic.Bool               // the callback is not running any more
 }
 
 func newTerm(e *Elector, token uint64, sent time.Time) Term {
@@ -90,6 +91,18 @@ func (t Term) ValidUntil() time.Time {
 		return time.Time{}
 	}
 	return t.authority.Load().sent.Add(t.renewDeadline)
+}
+
+// Draining is since when the callback has been asked to stop without having returned; the zero time if it was not
+// asked, or has returned.
+func (t Term) Draining() time.Time {
+	if t.term == nil || t.returned.Load() {
+		return time.Time{}
+	}
+	if since := t.draining.Load(); since != nil {
+		return *since
+	}
+	return time.Time{}
 }
 
 func (t *term) validAt(now time.Time) bool {
