@@ -63,7 +63,7 @@ func TestAnEditThatLooksLikeARenewalForASecondShortensNothing(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		w.kubectl(func(l *coordinationv1.Lease) {
 			now := metav1.NowMicro()
-			l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = ptr.To(int32(1)), &now
+			l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.AcquireTime = ptr.To(int32(1)), &now, &now
 		})
 		w.within(time.Minute, "the next term", func() bool { return len(w.spans()) == 2 })
 	})
@@ -273,7 +273,7 @@ func TestRenewalsForASecondTakeNothingBack(t *testing.T) {
 			for _, who := range names {
 				w.kubectl(func(l *coordinationv1.Lease) {
 					now := metav1.NowMicro()
-					l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.HolderIdentity = ptr.To(int32(1)), &now, &who
+					l.Spec.LeaseDurationSeconds, l.Spec.RenewTime, l.Spec.AcquireTime, l.Spec.HolderIdentity = ptr.To(int32(1)), &now, &now, &who
 				})
 				time.Sleep(100 * time.Millisecond)
 			}

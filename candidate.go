@@ -239,12 +239,10 @@ func (c *candidate) releaseLease(until time.Time) error {
 		case d.do == done && !c.calls.writing():
 			return nil
 		case d.do == done:
-			until = earliest(until, start.Add(c.renewDeadline/3)) // a write under way may still win
+			until = earliest(until, start.Add(c.renewDeadline/3))
+			d = decision{do: get, at: latest(c.calls.awaited().sent, c.asked).Add(c.renewDeadline / 6)} // has the write won?
 		}
 		if !now.Before(until) {
-			if d.do == done {
-				return nil
-			}
 			return cmp.Or(c.trouble.err, errUnreleased)
 		}
 		c.await(earliest(c.act(d, now), until), nil, nil, nil)
@@ -268,7 +266,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 	if now.Before(at) {
 		return at
 	}
-	if c.makeRoom(now) {
+	if c.makeRoom(d.do, now) {
 		c.send(d.do, now)
 	}
 	return c.nextCall(now)

@@ -87,9 +87,13 @@ func (c claim) onto(lease *coordinationv1.Lease, labels map[string]string) *coor
 	return lease
 }
 
-// released reports whether the claim is what a holder leaves behind when it lets go: no holder, for one second. (A
-// policy of the API server may have made the second longer: see observed.see.)
-func (c claim) released() bool { return c.holder == "" && c.seconds <= 1 && c.renewed != 0 }
+// released reports whether the claim is what a holder leaves behind when it lets go: no holder, for one second. An
+// admission policy may have made that longer; then the two times tell, which are the same in a release, of client-go's
+// elector too. A holder name that somebody only blanked out looks different, and frees nobody: the one who leads has not
+// stopped.
+func (c claim) released() bool {
+	return c.holder == "" && c.renewed != 0 && (c.seconds <= 1 || c.acquired == c.renewed)
+}
 
 // duration is how long the record binds others. One that does not say is given the usual time.
 func (c claim) duration() time.Duration {
@@ -105,7 +109,7 @@ func (c claim) blank() bool { return c.holder == "" && c.renewed == 0 }
 // sameTime reports whether a and b are one time, though another client may have cut the digits below the millisecond
 // off one of them: a JavaScript client does when it writes a Lease back.
 func sameTime(a, b int64) bool {
-	return a == b || a/1000 == b/1000 && (a%1000 == 0 || b%1000 == 0)
+	return a == b || a != 0 && b != 0 && a/1000 == b/1000 && (a%1000 == 0 || b%1000 == 0)
 }
 
 // sameWrite reports whether a and b come from one write, though another client may have edited the record since. Both
@@ -121,10 +125,12 @@ func sameTerm(record, w claim) bool {
 }
 
 // stamps are the times of a write that wins the Lease, in microseconds. What is below the millisecond is replaced by
-// salt, which is to be random. It is never 0, so that a time that was cut off (see sameTime) is not taken for a whole one.
+// salt, which is to be random. It is never 0, so that a time that was cut off (see sameTime) is not taken for a whole
+// one; and the two differ, unlike those of a release.
 func stamps(now time.Time, salt int64) (acquired, renewed int64) {
-	a, b := 1+salt%999, 1+salt/1000%999
-	return now.UnixMilli()*1000 + min(a, b), now.UnixMilli()*1000 + max(a, b)
+	a := 1 + salt%998
+	b := a + 1 + salt/1000%(999-a)
+	return now.UnixMilli()*1000 + a, now.UnixMilli()*1000 + b
 }
 
 // observed is the Lease as a candidate last saw it. The zero value has seen nothing.
@@ -181,9 +187,9 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 		// An older record takes nothing back that a newer one has promised (S3).
 	case c.released() && renewed:
 		next.expires, next.promised = time.Time{}, time.Time{}
-	case c.holder == "" && renewed && c.renewed != 0:
-		// A release whose second was made longer by a policy of the API server. It binds for what it says (S8).
-		next.expires, next.promised = now.Add(c.duration()), time.Time{}
+		if c.seconds > 1 {
+			next.expires = now.Add(c.duration()) // a policy of the API server has made the release longer: that binds (S8)
+		}
 	case c == o.claim && same:
 		// Only what others own has changed. That is no renewal.
 	case c.blank() && o.lease == nil:
@@ -534,7 +540,7 @@ func (t tenure) next(c timing, o observed, do action, now time.Time, salt int64)
 	}
 	switch fresh := n.acquired == 0; {
 	case do == release:
-		n.holder, n.seconds = "", 1
+		n.holder, n.seconds, n.acquired = "", 1, n.renewed
 		return n
 	case fresh && o.lease != nil:
 		n.transitions = min(o.claim.transitions, math.MaxInt32-1) + 1

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	cfg   = timing{identity: "me", leaseDuration: 15 * time.Second, renewDeadline: 10 * time.Second}
+	cfg   = timing{identity: "me", leaseDuration: 15 * time.Second, renewDeadline: 10 * time.Second, retryPeriod: 2 * time.Second}
 	epoch = time.Now()
 )
 
@@ -170,35 +170,35 @@ func TestDecisions(t *testing.T) {
 			{at: 1 * s, does: "our write", see: &mine, want: now(acquire)},
 			{at: 2 * s, does: "confirmed", see: &mineRenewed, wins: true, want: now(lead)},
 		},
-		"a win whose reply took RenewDeadline is confirmed too (S1)": {
+		"a win whose reply took half of RenewDeadline is confirmed, because it could not be renewed in time (L3)": {
 			{does: "win", see: &mine, wins: true, want: now(lead)},
-			{at: 10*s - 1, does: "in time", want: now(lead)},
-			{at: 10 * s, does: "too late", want: now(acquire)},
+			{at: 5*s - 1, does: "in time", want: now(lead)},
+			{at: 5 * s, does: "too late", want: now(acquire)},
 		},
 		"after StepDown it sits out": {
 			{does: "see", see: &released, tell: func(_ *observed, t *tenure) { t.sitOut = at(9 * s) }, want: waits(9 * s)},
 		},
-		"a leader renews every third of RenewDeadline and stops at its end": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
-			{at: 4 * s, does: "renewed", see: &mineRenewed, wins: true, want: renews(4*s + 10*s/3)},
-			{at: 14*s - 1, does: "nothing helped", want: renews(4*s + 10*s/3)},
+		"a leader renews every RetryPeriod and stops at its end": {
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
+			{at: 4 * s, does: "renewed", see: &mineRenewed, wins: true, want: renews(6 * s)},
+			{at: 14*s - 1, does: "nothing helped", want: renews(6 * s)},
 			{at: 14 * s, does: "the deadline", want: stops(ReasonDeadlinePassed, "me")},
 		},
 		"a leader acts on another holder at once (S7)": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "taken over", see: edited(mine, func(r *record) { r.holder = "them" }), want: stops(ReasonTakenOver, "them")},
 		},
 		"a leader that was taken over and released meanwhile has lost": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "released by another", see: &record{version: 7, seconds: 1, acquired: 900, renewed: 900}, want: stops(ReasonTakenOver, "")},
 		},
 		"a leader tells a namesake by what it wrote (S5)": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
-			{at: 1 * s, does: "a namesake", see: edited(mine, func(r *record) { r.renewed = 450 }), want: stops(ReasonDuplicateIdentity, "me")},
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
+			{at: 1 * s, does: "a namesake", see: edited(mine, func(r *record) { r.acquired, r.renewed = 450, 450 }), want: stops(ReasonDuplicateIdentity, "me")},
 		},
 		"a leader sets right what somebody edited": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
-			{at: 1 * s, does: "labels", see: edited(mine, func(r *record) { r.labels = map[string]string{"a": "b"} }), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
+			{at: 1 * s, does: "labels", see: edited(mine, func(r *record) { r.labels = map[string]string{"a": "b"} }), want: renews(2 * s)},
 			{at: 2 * s, does: "duration", see: edited(mine, func(r *record) { r.seconds = 1; r.version++ }), want: now(renew)},
 			{at: 2 * s, does: "holder", see: edited(mine, func(r *record) { r.holder = ""; r.version += 2 }), want: now(renew)},
 			{at: 2 * s, does: "deleted", gone: true, want: now(renew)},
@@ -207,24 +207,24 @@ func TestDecisions(t *testing.T) {
 			{at: 10 * s, does: "to no avail", gone: true, want: stops(ReasonDeleted, "")},
 		},
 		"a renewal whose reply was lost is confirmed (S5)": {
-			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(10 * s / 3)},
-			{at: 4 * s, does: "no reply", tell: doubting(mineRenewed), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
+			{at: 4 * s, does: "no reply", tell: doubting(mineRenewed), want: renews(2 * s)},
 			{at: 5 * s, does: "it was applied", see: &mineRenewed, want: now(renew)},
 			{at: 10 * s, does: "not confirmed in time (S1)", want: stops(ReasonDeadlinePassed, "me")},
 		},
 		"while the callback drains the lease is kept, whatever the time (S9)": {
-			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
-			{at: 60 * s, does: "long expired", want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(2 * s)},
+			{at: 60 * s, does: "long expired", want: renews(2 * s)},
 			{at: 62 * s, does: "another's", see: &record{version: 9, holder: "them", seconds: 15, acquired: 900, renewed: 900}, want: now(idle)},
 			{at: 63 * s, does: "that one deleted", gone: true, want: now(idle)},
 		},
 		"while the callback drains a deleted Lease is put back until it would have expired (S6, S9)": {
-			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(2 * s)},
 			{at: 14 * s, does: "deleted", gone: true, want: now(renew)},
 			{at: 15 * s, does: "it may be another's that was deleted since", want: now(idle)},
 		},
 		"but not after another's was seen (S6)": {
-			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(10 * s / 3)},
+			{does: "win", see: &mine, wins: true, tell: in(draining), want: renews(2 * s)},
 			{at: 2 * s, does: "another's", see: edited(theirs, func(r *record) { r.version = 9 }), want: now(idle)},
 			{at: 3 * s, does: "that one deleted", gone: true, want: now(idle)},
 		},
@@ -239,7 +239,7 @@ func TestDecisions(t *testing.T) {
 			{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
 			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 1 * s, does: "labels", see: edited(mine, func(r *record) { r.labels = map[string]string{"a": "b"} }), want: now(release)},
-			{at: 2 * s, does: "a namesake's", see: edited(mine, func(r *record) { r.version++; r.renewed = 450 }), want: now(done)},
+			{at: 2 * s, does: "a namesake's", see: edited(mine, func(r *record) { r.version++; r.acquired, r.renewed = 450, 450 }), want: now(done)},
 			{at: 3 * s, does: "another's", see: edited(theirs, func(r *record) { r.version = 9 }), want: now(done)},
 			{at: 3 * s, does: "nobody's", gone: true, want: now(done)},
 		},

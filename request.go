@@ -108,8 +108,9 @@ func (cs *calls) stuck(now time.Time) (n int) {
 // are under way: for a third, one is given up. That is the oldest if it has had half of RenewDeadline, for an API as slow
 // as that cannot be led on, and otherwise the younger one, so that the oldest has that much (L3). A standby, which is in no
 // hurry, gives an attempt RenewDeadline.
-func (c *candidate) makeRoom(now time.Time) bool {
-	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) {
+func (c *candidate) makeRoom(do action, now time.Time) bool {
+	askOnly := c.own.phase == releasing && do == get // whether a write was applied, without repeating it
+	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
 		return false
 	}
 	if len(c.calls.all)+c.watch.lingering() >= maxCalls {
