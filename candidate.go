@@ -304,7 +304,7 @@ func (c *candidate) notice(ev watchEvent) {
 	now := time.Now()
 	c.watch.notice(ev, now)
 	switch {
-	case ev.opened && c.own.phase == standingBy && c.seen.known():
+	case ev.opened && c.own.phase == standingBy && c.seen.lease != nil:
 		c.seen.stale = true // a deletion before the watch began is not told by it
 	case ev.lease != nil && ev.change == watch.Deleted:
 		c.observe(c.seen.gone(versionOf(ev.lease), time.Time{}, now))

@@ -453,7 +453,7 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 		return decision{do: get}
 	case t.unfit:
 		return decision{do: idle}
-	case ours && o.claim == t.wrote && age(t.sent, now) < c.renewDeadline/2:
+	case ours && t.wrote.holder == c.identity && (o.claim == t.wrote || t.mayHaveWritten(o.claim)) && age(t.sent, now) < c.renewDeadline/2:
 		return decision{do: lead}
 	case ours && t.adopted < maxAdopted:
 		// Our own write, but its reply was lost, or took so long that the term could not be renewed in time. One more

@@ -263,7 +263,10 @@ func TestATermEndsWhenAnotherProcessWritesItsIdentity(t *testing.T) {
 		w.join("a")
 		w.awaitLeader(time.Second)
 		time.Sleep(time.Second)
-		w.kubectl(func(l *coordinationv1.Lease) { now := metav1.NowMicro(); l.Spec.RenewTime = &now })
+		w.kubectl(func(l *coordinationv1.Lease) {
+			now := metav1.NowMicro()
+			l.Spec.AcquireTime, l.Spec.RenewTime = &now, &now
+		})
 		w.within(50*time.Millisecond, "the term ends", func() bool { return w.leader() == nil })
 		assert.Equal(w, "duplicate identity", reason(w.last().cause))
 	})
