@@ -322,6 +322,9 @@ func (c *candidate) observe(next observed) {
 	}
 	c.changes++
 	c.own = c.own.saw(next, c.identity)
+	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
+		c.calls.void()
+	}
 	c.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {
 		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes

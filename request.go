@@ -29,6 +29,7 @@ type call struct {
 	giveUp  time.Time
 	cancel  context.CancelFunc
 
+	void    bool // a create that would win nothing, because another's Lease was seen since it was sent (S6)
 	ignored bool // another one was answered in its place: its own answer counts no more
 	givenUp bool // its ctx has ended, but its client has not returned
 }
@@ -79,10 +80,17 @@ func (cs *calls) writing() bool {
 func (cs *calls) ignore(k *call) {
 	for _, other := range cs.all {
 		if k.do == get {
-			other.ignored = other.ignored || other.do == get && other.sent.Before(k.sent)
+			other.ignored = other.ignored || other.do == get
 		} else {
 			other.ignored = other.ignored || other.base <= k.base
 		}
+	}
+}
+
+// void marks the creates under way.
+func (cs *calls) void() {
+	for _, k := range cs.all {
+		k.void = k.void || k.verb == "create"
 	}
 }
 
@@ -257,7 +265,7 @@ func (c *candidate) answered(r reply) {
 // applied takes in the success of a write. The term's authority counts from when the write was sent, however late the
 // reply (S1).
 func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time) {
-	if k.verb == "create" && !c.own.mayHaveWritten(k.claim) {
+	if k.void {
 		// While the POST was under way something else was seen, and then deleted. That still binds (S6), so this has won
 		// nothing: the record is as good as another's.
 		c.observe(c.seen.see(lease, k.sent, now))
