@@ -331,6 +331,40 @@ func FuzzDecide(f *testing.F) {
 	})
 }
 
+// What FuzzDecide checks is worth as much as the states it reaches.
+func TestRandomHistoriesReachEveryState(t *testing.T) {
+	states := map[string]func(h *history) bool{
+		"standing by":       func(h *history) bool { return h.own.phase == standingBy },
+		"leading":           func(h *history) bool { return h.own.phase == leading },
+		"draining":          func(h *history) bool { return h.own.phase == draining },
+		"releasing":         func(h *history) bool { return h.own.phase == releasing },
+		"write unconfirmed": func(h *history) bool { return len(h.own.unconfirmed) > 0 },
+		"win adopted":       func(h *history) bool { return h.own.adopted > 0 },
+		"adopted too often": func(h *history) bool { return h.own.adopted == maxAdopted },
+		"own previous term": func(h *history) bool { return len(h.own.previous) > 0 },
+		"overtaken":         func(h *history) bool { return h.own.overtaken },
+		"no Lease":          func(h *history) bool { return h.o.known() && h.o.lease == nil },
+		"stale":             func(h *history) bool { return h.o.stale },
+	}
+	const histories, events = 500, 200
+	reached := map[string]int{}
+	for seed := range uint64(histories) {
+		h := &history{rng: rand.New(rand.NewPCG(seed, 1)), clock: epoch}
+		for range events {
+			h.event()
+			for name, is := range states {
+				if is(h) {
+					reached[name]++
+				}
+			}
+		}
+	}
+	for name := range states {
+		t.Logf("%-18s %6d of %d events", name, reached[name], histories*events)
+		assert.NotZero(t, reached[name], name)
+	}
+}
+
 // A history is one candidate, and a Lease that everybody writes to.
 type history struct {
 	rng     *rand.Rand
