@@ -9,11 +9,11 @@ import (
 )
 
 var (
-	// ErrLost is what every *LostError is, for errors.Is(context.Cause(ctx), elector.ErrLost).
+	// ErrLost matches every *LostError: errors.Is(context.Cause(ctx), elector.ErrLost).
 	ErrLost = errors.New("elector: leadership lost")
 
-	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up, and by
-	// the write gate, wrapped, for a write without a valid term. See Elector.WrapTransport.
+	// ErrNotLeader is returned by StepDown when there is nothing to give up, and, wrapped, by the write gate for a
+	// write without a valid term. See Elector.WrapTransport.
 	ErrNotLeader = errors.New("elector: not the leader")
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
@@ -23,12 +23,12 @@ var (
 	errNoReply    = fmt.Errorf("no answer within the time limit of an attempt: %w", context.DeadlineExceeded)
 )
 
-// Reason tells why a term ended other than by the callback's return or by the end of Run's ctx. The zero value is no
-// reason.
+// Reason is why a term was lost or given up. A term that ends because the callback returned, or because Run's ctx
+// ended, has no reason: the zero value.
 type Reason int
 
 const (
-	// ReasonTakenOver: the Lease names another holder, or has been taken and released by another.
+	// ReasonTakenOver: the Lease names another holder, or another candidate has won and released it.
 	ReasonTakenOver Reason = iota + 1
 	// ReasonDeleted: the Lease was deleted and could not be put back before RenewDeadline.
 	ReasonDeleted
@@ -40,7 +40,7 @@ const (
 	ReasonDuplicateIdentity
 )
 
-// String is the reason in words.
+// String describes the reason.
 func (r Reason) String() string {
 	switch r {
 	case ReasonTakenOver:
@@ -58,14 +58,14 @@ func (r Reason) String() string {
 	}
 }
 
-// A LostError is the context.Cause of the callback's ctx when its term ended, and what Run returns for it with
-// Options.SingleTerm.
+// A LostError is the context.Cause of the callback's ctx when its term was lost or given up by StepDown. With
+// Options.SingleTerm, Run returns it.
 type LostError struct {
 	Reason Reason
 	Holder string // the holder named in the Lease when the term ended, "" if none
 }
 
-// Error names the package, the reason and the holder.
+// Error returns the reason and the holder.
 func (e *LostError) Error() string { return ErrLost.Error() + ": " + e.why() }
 
 // why is the reason with what is known of it.
@@ -80,10 +80,10 @@ func (e *LostError) why() string {
 	}
 }
 
-// Is makes errors.Is(err, ErrLost) true for every *LostError.
+// Is reports whether target is ErrLost.
 func (e *LostError) Is(target error) bool { return target == ErrLost }
 
-// explain puts into an API error what its reader has to do about it, when waiting does not help.
+// explain adds to an API error what its reader has to do about it, if waiting does not help.
 func explain(err error, verb, namespace, name string) error {
 	what := fmt.Sprintf("%s lease %s/%s", verb, namespace, name)
 	switch {
@@ -99,8 +99,7 @@ func explain(err error, verb, namespace, name string) error {
 	}
 }
 
-// refused reports whether the API server has understood the request and will go on refusing it until somebody
-// changes its settings.
+// refused reports whether the API server understood the request and will refuse it until somebody changes its settings.
 func refused(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err)
 }
