@@ -19,7 +19,7 @@ test: servers
 # The tests of the examples and of e2e under the race detector. Nightly.
 race: servers
 	go -C examples test -race -p 4 -timeout 15m ./...
-	$(MAKE) e2e RACE=-race
+	$(MAKE) e2e chaos RACE=-race
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
 servers:
@@ -41,7 +41,7 @@ bench:
 
 # What happens to processes, connections and servers in the worst case, beside client-go's elector.
 chaos:
-	go -C e2e test -count=1 -v -timeout 30m -run TestChaos . -chaos
+	go -C e2e test $(RACE) -count=1 -v -timeout 30m -run TestChaos . -chaos
 
 lint:
 	@for m in $(MODULES); do \
