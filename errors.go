@@ -12,11 +12,11 @@ import (
 )
 
 var (
-	// ErrLost is what every *LostError is, for errors.Is(context.Cause(ctx), elector.ErrLost).
+	// ErrLost matches every *LostError: errors.Is(context.Cause(ctx), elector.ErrLost).
 	ErrLost = errors.New("elector: leadership lost")
 
-	// ErrNotLeader is returned where leading is the condition: by StepDown when there is nothing to give up, and by
-	// the write gate, wrapped, for a write without a valid term. See Elector.WrapTransport.
+	// ErrNotLeader is returned by StepDown when there is nothing to give up, and, wrapped, by the write gate for a
+	// write without a valid term. See Elector.WrapTransport.
 	ErrNotLeader = errors.New("elector: not the leader")
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
@@ -28,12 +28,12 @@ var (
 	errNoReply    = fmt.Errorf("no answer within the time limit of an attempt: %w", context.DeadlineExceeded)
 )
 
-// Reason tells why a term ended other than by the callback's return or by the end of Run's ctx. The zero value is no
-// reason.
+// Reason is why a term was lost or given up. A term that ends because the callback returned, or because Run's ctx
+// ended, has no reason: the zero value.
 type Reason int
 
 const (
-	// ReasonTakenOver: the Lease names another holder, or has been taken and released by another.
+	// ReasonTakenOver: the Lease names another holder, or another candidate has won and released it.
 	ReasonTakenOver Reason = iota + 1
 	// ReasonDeleted: the Lease was deleted and could not be put back before RenewDeadline.
 	ReasonDeleted
@@ -49,7 +49,7 @@ const (
 	ReasonRequested
 )
 
-// String is the reason in words.
+// String describes the reason.
 func (r Reason) String() string {
 	switch r {
 	case ReasonTakenOver:
@@ -71,14 +71,14 @@ func (r Reason) String() string {
 	}
 }
 
-// A LostError is the context.Cause of the callback's ctx when its term ended, and what Run returns for it with
-// Options.SingleTerm.
+// A LostError is the context.Cause of the callback's ctx when its term was lost or given up by StepDown. With
+// Options.SingleTerm, Run returns it.
 type LostError struct {
 	Reason Reason
 	Holder string // the holder named in the Lease when the term ended, "" if none
 }
 
-// Error names the package, the reason and the holder.
+// Error returns the reason and the holder.
 func (e *LostError) Error() string { return ErrLost.Error() + ": " + e.why() }
 
 // givenUp reports whether the term was given up so that another candidate may lead.
@@ -98,10 +98,10 @@ func (e *LostError) why() string {
 	}
 }
 
-// Is makes errors.Is(err, ErrLost) true for every *LostError.
+// Is reports whether target is ErrLost.
 func (e *LostError) Is(target error) bool { return target == ErrLost }
 
-// explain puts into an API error what its reader has to do about it, when waiting does not help.
+// explain adds to an API error what its reader has to do about it, if waiting does not help.
 func explain(err error, verb, namespace, name string) error {
 	what := fmt.Sprintf("%s lease %s/%s", verb, namespace, name)
 	switch {
