@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// forwardedBy is the loop guard: the identity of the replica that passed the request on. It is passed on once.
+	// forwardedBy is the loop guard: the address of the replica that passed the request on. It is passed on
+	// once.
 	forwardedBy = "Elector-Forwarded-By"
 
 	connectLimit = time.Second
@@ -119,19 +120,20 @@ func (s *Service) find(ctx context.Context, leading func() string) (*leader, err
 
 // whileLeading calls cancel when another leads, until the function that it returns is called.
 func whileLeading(identity string, leading func() string, cancel func()) (stop func()) {
-	ctx, stop := context.WithCancel(context.Background())
-	var timer *time.Timer
-	timer = time.AfterFunc(time.Hour, func() {
-		switch {
-		case ctx.Err() != nil:
-		case leading() != identity:
-			cancel()
-		default:
-			timer.Reset(watchLeader)
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(watchLeader)
+		defer tick.Stop()
+		for leading() == identity {
+			select {
+			case <-tick.C:
+			case <-done:
+				return
+			}
 		}
-	})
-	timer.Reset(watchLeader)
-	return func() { stop(); timer.Stop() }
+		cancel()
+	}()
+	return func() { close(done) }
 }
 
 // refuse answers a request that was not carried out.
