@@ -41,6 +41,6 @@
 // # Permissions
 //
 // The verbs get, create and update on this EndpointSlice, in discovery.k8s.io. The verb create cannot be limited to a
-// name; it is not needed if the EndpointSlice is created with the Service, empty. The roles edit and admin of a cluster
+// name; it is not needed if somebody has created the EndpointSlice, empty. The roles edit and admin of a cluster
 // do not include writing EndpointSlices, so it takes a cluster's administrator to grant this.
 package leaderservice
