@@ -212,7 +212,7 @@ func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRec
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.phase != granted || !l.valid(s) {
+	if s.refused = s.phase != granted || !l.valid(s); s.refused {
 		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
 	}
 	return nil

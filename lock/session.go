@@ -2,6 +2,8 @@ package lock
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/elector-go/elector"
@@ -19,16 +21,17 @@ const (
 )
 
 // A session is one Run of the Elector: a campaign, and a term if it is won. The lock's mu guards phase, term and ctx;
-// each is written by the Elector's callback before won.
+// the Elector's callback sets term and ctx.
 type session struct {
-	phase phase
-	term  elector.Term
-	ctx   context.Context // of the term: it ends when the term is lost
-	stop  context.CancelFunc
-	letGo chan struct{} // closed when the term is to be released
-	lost  chan struct{} // closed when the term is lost, or given up by StepDown
-	ended chan struct{} // closed when the Elector's Run has returned
-	work  *work         // Upgrade's, else nil
+	phase   phase
+	term    elector.Term
+	ctx     context.Context // of the term: it ends when the term is lost
+	refused bool            // the last Update was refused, so that client-go may be about to stop
+	stop    context.CancelFunc
+	letGo   chan struct{} // closed when the term is to be released
+	lost    chan struct{} // closed when the term is lost, or given up by StepDown
+	ended   chan struct{} // closed when the Elector's Run has returned
+	work    *work         // Upgrade's, else nil
 }
 
 // over reports whether the Elector's Run has returned.
@@ -157,21 +160,30 @@ func (l *Lock) grant(s *session) bool {
 }
 
 // release lets go of client-go's term once the work of Upgrade's callbacks is over, and returns when the Lease is
-// released.
+// released. Client-go asks for it after a loss too, before it ends the context of the work: that is refused.
 func (l *Lock) release(s *session) error {
 	if s.work != nil {
 		s.work.drain(s.lost)
 	}
 	l.mu.Lock()
-	if s.phase != granted || s.ctx.Err() != nil {
+	if s.phase != granted || s.refused || s.ctx.Err() != nil {
 		l.mu.Unlock()
-		return elector.ErrNotLeader
+		return fmt.Errorf("lock: not released: %w", elector.ErrNotLeader)
 	}
+	until := s.term.ValidUntil()
 	s.phase = released
 	close(s.letGo)
 	l.mu.Unlock()
-	<-s.ended
-	return nil
+	if s.work != nil && s.work.over() && !s.work.early {
+		<-s.ended // as long as it takes: there is nothing that another leader could meet
+		return nil
+	}
+	select {
+	case <-s.ended:
+		return nil
+	case <-time.After(time.Until(until)):
+		return errors.New("lock: the Lease could not be released in time; others wait until it expires")
+	}
 }
 
 // stopped takes in that client-go has stopped leading. Unless it has released the Lease, or lost it, nobody knows whether
