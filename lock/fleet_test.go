@@ -236,3 +236,14 @@ func (f *fleet) steal(holder string) {
 	_, err := f.api.Client("kubectl").CoordinationV1().Leases(namespace).Update(f.Context(), lease, metav1.UpdateOptions{})
 	require.NoError(f, err)
 }
+
+// makeLease makes a Lease that somebody holds.
+func (f *fleet) makeLease(holder string, seconds int32) {
+	f.Helper()
+	now := metav1.NowMicro()
+	_, err := f.api.Client("kubectl").CoordinationV1().Leases(namespace).Create(f.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now, AcquireTime: &now},
+	}, metav1.CreateOptions{})
+	require.NoError(f, err)
+}
