@@ -28,7 +28,7 @@
 #define STOP 1 /* how long a callback may take to return once the term's authority has ended */
 #endif
 #ifndef DRIFT
-#define DRIFT 2 /* candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
+#define DRIFT 2 /* NO_DRIFT: the clocks run at one rate; candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
 #endif
 #ifndef PATIENT
 #define PATIENT 1 /* ticks after which a write without an answer is given up (attemptLimit: a third of RenewDeadline) */
@@ -40,8 +40,14 @@
 #define DELETES 2  /* an outside hand deletes the Lease */
 #define CRASHES 4  /* a process crashes and starts again */
 #define EDITS 8    /* an outside hand edits its holder */
+#define BLURS 16   /* an outside hand rewrites the record in its holder's name: cuts digits of its times, or drops them */
+#define REPLAYS 32 /* an outside hand writes an older state of a candidate's term over the record */
+#define RESTORES 64 /* the API goes back to a released Lease, with its resourceVersion of then */
 #ifndef KINDS
 #define KINDS 15
+#endif
+#if (KINDS & 48) || defined(STATEDIR)
+#define TIMES /* acquireTime matters; elsewhere it would only make more states */
 #endif
 #define FAULT(kind) (faults > 0 && (KINDS & kind))
 #ifndef SKEW
@@ -82,11 +88,15 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 #define DOUBTF(i) (13 + i) /* ... a release sent since */
 #define CALLED(i) (15 + i) /* what the request under way writes */
 #define GHOST(i) (17 + i)  /* what a request that was given up still may write */
-#define WRITES 19
+#define FILED(i) (19 + i)  /* acq only, STATEDIR: what the file says */
+#define DEAD(i) (21 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
+#define WRITES 23
 #define NEWEST 8  /* the version of the API */
 #define SHARED 9  /* names of writes up to this are known to all */
 #define FRESH 15  /* a write that is new */
+#define ALIEN 16  /* a write of an outside hand that changed the times */
 byte write[WRITES];
+byte acq[WRITES]; /* acquireTime: which write began the term; 0: none that can be known, as digits were cut or it was dropped */
 
 #define FREEDUR 1 /* a release leaves one second */
 #define released(r) (exists[r] && holder[r] == NOBODY && duration[r] == FREEDUR)
@@ -99,6 +109,7 @@ mtype = { none, take, renew, free };       /* writes */
 
 mtype phase[2] = standby;
 bool looked[2], stale[2];
+bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
 byte patience[2]; /* until observed.expires, by the candidate's own clock */
 byte age[2];      /* since tenure.sent, by the candidate's own clock */
@@ -115,6 +126,29 @@ bool cut[2];        /* the watch has ended after the event on its way */
 mtype = { nothing, changed, deleted };
 mtype news[2] = nothing;
 
+/* S12: who has the lock of a directory (1 + candidate; 0: nobody), and what its file says (FILED). */
+#ifdef SAME_DIR
+#define DIR(i) 0 /* both candidates are given one directory, by mistake */
+#else
+#define DIR(i) i
+#endif
+byte lock[2];
+#ifdef STATEDIR
+#ifdef DROP_S12_LOCK
+#define locked(i) true
+#else
+#define locked(i) (lock[DIR(i)] == 1 + i)
+#endif
+#ifdef DROP_S12_TIMES
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && holder[SEEN(i)] == NAME(i))
+#else
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && acq[SEEN(i)] == acq[DEAD(i)])
+#endif
+#else
+#define locked(i) false
+#define proven(i) false
+#endif
+
 #define runs(i) (phase[i] == running)
 
 /* ---- The world ---- */
@@ -128,7 +162,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted;
+bool led[2], ghosted, putback, adopted, proved;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -137,6 +171,8 @@ bool led[2], ghosted, putback, adopted;
 #define reached (putback)
 #elif REACH == 4 /* a win in doubt was adopted, and led on */
 #define reached (adopted && (runs(0) || runs(1)))
+#elif REACH == 6 /* a process has led without waiting, as it proved that the holder is dead */
+#define reached (proved && patience[0] > 0 && runs(0))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -164,15 +200,16 @@ c_code {
 		}
 		for (k = 0; k < 3; k++) *v[k] = t[k];
 	}
-	static unsigned char nameOf[FRESH + 1], names;
+	static unsigned char nameOf[ALIEN + 1], names;
 	static void name(int slot)
 	{	unsigned char w = now.write[slot];
+		if (w == ALIEN) return;
 		if (w && !nameOf[w]) nameOf[w] = ++names;
 		now.write[slot] = nameOf[w];
 	}
 	static void canonize(void)
 	{	int i, k;
-		unsigned char shared[FRESH + 1];
+		unsigned char shared[ALIEN + 1];
 
 		for (i = 0; i < 2; i++) rankOf(i);
 		if (now.ver[API]) now.ver[API] = NEWEST;
@@ -184,6 +221,18 @@ c_code {
 		for (i = 0; i < 2; i++) {
 			memcpy(nameOf, shared, sizeof shared); names = SHARED;
 			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(WROTE(i)); name(KEPT(i));
+		}
+
+		/* Of acquireTimes, too, it only matters which are the same. */
+		memset(nameOf, 0, sizeof nameOf); names = 0;
+		for (k = 0; k < WRITES; k++) {
+			unsigned char a = now.acq[k];
+#ifndef TIMES
+			a = 0;
+#endif
+			if (k < RECORDS && k != API && !now.exists[k]) a = 0;
+			if (a && !nameOf[a]) nameOf[a] = ++names;
+			now.acq[k] = nameOf[a];
 		}
 
 		if (now.uid[API]) {
@@ -199,16 +248,16 @@ inline canon() {
 
 inline copy(from, to) {
 	exists[to] = exists[from]; holder[to] = holder[from]; duration[to] = duration[from];
-	uid[to] = uid[from]; ver[to] = ver[from]; write[to] = write[from]
+	uid[to] = uid[from]; ver[to] = ver[from]; write[to] = write[from]; acq[to] = acq[from]
 }
 
 inline clear(r) {
-	exists[r] = 0; holder[r] = 0; duration[r] = 0; uid[r] = 0; ver[r] = 0; write[r] = 0
+	exists[r] = 0; holder[r] = 0; duration[r] = 0; uid[r] = 0; ver[r] = 0; write[r] = 0; acq[r] = 0
 }
 
 inline hangUp(i) {
 	call[i] = none; done[i] = 0; post[i] = 0; called[i] = 0;
-	write[CALLED(i)] = 0; clear(REPLY(i))
+	write[CALLED(i)] = 0; acq[CALLED(i)] = 0; clear(REPLY(i))
 }
 
 /* ---- The API ---- */
@@ -225,7 +274,7 @@ inline notify(writer) {
 		:: else
 		fi;
 		if
-		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0 /* it can never be applied any more */
+		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0; acq[GHOST(j)] = 0 /* it can never be applied any more */
 		:: else
 		fi;
 #endif
@@ -253,13 +302,13 @@ inline notify(writer) {
 #endif
 
 /* apply changes the Lease by a write of candidate i. */
-inline apply(i, kind, by) {
+inline apply(i, kind, by, since) {
 	if
 	:: !exists[API] -> uid[API] = !uid[API]
 	:: else
 	fi;
 	exists[API] = 1; born = 1;
-	write[API] = by;
+	write[API] = by; acq[API] = since;
 	if
 	:: kind == free -> holder[API] = NOBODY; duration[API] = FREEDUR
 	:: else -> holder[API] = NAME(i); duration[API] = LD(i)
@@ -274,7 +323,7 @@ proctype Server(bit i) { /* one for each candidate */
 	do
 	:: d_step { under(i) && goesThrough(i) ->
 		printf("API: applies %d's write\n", i);
-		apply(i, call[i], write[CALLED(i)]);
+		apply(i, call[i], write[CALLED(i)], acq[CALLED(i)]);
 		copy(API, REPLY(i)); done[i] = 1;
 		canon() }
 	/* A conflict, and its reply: a late reply is no different from a late request. The candidate looks (conflicted). */
@@ -285,7 +334,7 @@ proctype Server(bit i) { /* one for each candidate */
 	:: d_step { FAULT(REQUESTS) && under(i) && goesThrough(i) ->
 		faults--;
 		printf("API: applies %d's write, then refuses its repetition\n", i);
-		apply(i, call[i], write[CALLED(i)]);
+		apply(i, call[i], write[CALLED(i)], acq[CALLED(i)]);
 		stale[i] = 1; hangUp(i); canon() }
 
 	/* What was given up arrives. If it does not apply it vanishes, but a POST waits: there may be no Lease later on. */
@@ -294,10 +343,10 @@ proctype Server(bit i) { /* one for each candidate */
 #ifdef REACH
 		ghosted = 1;
 #endif
-		w = write[GHOST(i)]; write[GHOST(i)] = 0;
+		w = write[GHOST(i)]; write[GHOST(i)] = 0; n = acq[GHOST(i)]; acq[GHOST(i)] = 0;
 		if
-		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w)
-		:: else -> ghost[i] = none; apply(i, renew, w)
+		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w, n)
+		:: else -> ghost[i] = none; apply(i, renew, w, n)
 		fi;
 		gpost[i] = 0; canon() }
 	od
@@ -311,6 +360,33 @@ inline edit(to) {
 	notify(2); canon()
 }
 
+#ifdef STATEDIR
+#define state(i) (acq[FILED(DIR(i))] == 0 -> acq[DEAD(i)] : acq[FILED(DIR(i))])
+#else
+#define state(i) acq[WROTE(i)]
+#endif
+
+/* known: what is written over, everybody has seen. A documented limit: nobody can go by what he has not seen. */
+#if defined(UNSEEN) || !defined(STATEDIR)
+#define known true
+#else
+#define known (looked[0] && looked[1] && ver[SEEN(0)] == ver[API] && ver[SEEN(1)] == ver[API])
+#endif
+
+/* replay writes an older state of i's term over the record, whoever's that is by now. */
+inline replay(i) {
+	faults--;
+	printf("HAND: writes an older state of %d's term\n", i);
+	holder[API] = NAME(i); duration[API] = LD(i);
+	acq[API] = state(i);
+#ifdef LATEST
+	write[API] = write[WROTE(i)]; /* its last: just what i has written */
+#else
+	write[API] = ALIEN;
+#endif
+	notify(2); canon()
+}
+
 proctype Hand() {
 	do
 #ifndef NO_DELETE
@@ -318,9 +394,16 @@ proctype Hand() {
 		faults--;
 		printf("HAND: deletes the Lease\n");
 		for (j : 0 .. 1) { blind[j] = blind[j] || !exists[SEEN(j)] }
-		exists[API] = 0; holder[API] = 0; duration[API] = 0; write[API] = 0;
+		exists[API] = 0; holder[API] = 0; duration[API] = 0; write[API] = 0; acq[API] = 0;
 		notify(2); canon() }
 #endif
+	:: d_step { FAULT(BLURS) && exists[API] && holder[API] != NOBODY && acq[API] != 0 ->
+		faults--;
+		printf("HAND: cuts the times\n");
+		write[API] = ALIEN; acq[API] = 0;
+		notify(2); canon() }
+	:: d_step { FAULT(REPLAYS) && exists[API] && state(0) != 0 && known -> replay(0) }
+	:: d_step { FAULT(REPLAYS) && exists[API] && state(1) != 0 && known -> replay(1) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NOBODY -> edit(NOBODY) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(0) -> edit(NAME(0)) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(1) -> edit(NAME(1)) }
@@ -339,7 +422,26 @@ proctype Hand() {
 #define byOwnWrite(i) ((holder[SEEN(i)] == NAME(i) || holder[SEEN(i)] == NOBODY) && \
 	((write[WROTE(i)] != 0 && write[SEEN(i)] == write[WROTE(i)]) || doubts(i, write[SEEN(i)])))
 #endif
-#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i))
+/* S5: a record that an outside hand has rewritten in our name is ours for as long as our callback runs and nothing of
+   another's was seen in the term: by our acquireTime, or as it has none that can be known and replaced ours. Not later: when
+   the callback has returned, a release may have been applied and another may have led since. */
+#ifdef DROP_S5_TERM
+#define inTerm(i) (phase[i] != standby)
+#else
+#define inTerm(i) runs(i)
+#endif
+#ifdef DROP_S5_REPLACED
+#define replacedOurs(i) (holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0 && looked[i])
+#else
+#define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
+#endif
+#ifndef TIMES
+#define byTerm(i) false
+#else
+#define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
+	(inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[WROTE(i)] != 0 && acq[SEEN(i)] == acq[WROTE(i)])))
+#endif
+#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i))
 
 /* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
    timestamp is early by as much as the clocks are apart. */
@@ -354,11 +456,32 @@ proctype Hand() {
 /* settle: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
 inline settle(i) {
+#if defined(STATEDIR) && !defined(DROP_S12_VOID)
+	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
+	   this process or to the next. */
+	if
+	:: !exists[SEEN(i)] || acq[SEEN(i)] != acq[DEAD(i)] -> acq[DEAD(i)] = 0
+	:: else
+	fi;
+	if
+	:: locked(i) && exists[SEEN(i)] && acq[SEEN(i)] != acq[FILED(DIR(i))] -> acq[FILED(DIR(i))] = 0
+	:: else
+	fi;
+#endif
+	overtaken[i] = overtaken[i] || (phase[i] != standby && !owns(i));
+#ifndef DROP_S8_SENT
+	/* A release that was sent may have been applied, and another may have led since: what is now seen is ours only if it
+	   is that release, or another write still in doubt. */
+	if
+	:: phase[i] == releasing && write[DOUBTF(i)] != 0 -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
+	:: else
+	fi;
+#endif
 	if
 	:: exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
 	:: else -> write[KEPT(i)] = 0
 	fi;
-	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0
+	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0
 }
 
 /* see takes in record r, unless something newer has been seen. */
@@ -443,20 +566,26 @@ inline send(i, kind) {
 			:: write[DOUBTF(i)] == 0 -> write[DOUBTF(i)] = FRESH
 			:: else
 			fi;
-			write[CALLED(i)] = write[DOUBTF(i)]
+			write[CALLED(i)] = write[DOUBTF(i)]; acq[CALLED(i)] = acq[WROTE(i)]
 		:: else ->
 			if
 			:: write[DOUBT(i)] == 0 -> write[DOUBT(i)] = FRESH
 			:: else
 			fi;
-			write[CALLED(i)] = write[DOUBT(i)]
+			write[CALLED(i)] = write[DOUBT(i)];
+			acq[CALLED(i)] = (kind == renew -> acq[WROTE(i)] : (write[KEPT(i)] != 0 && write[SEEN(i)] == write[KEPT(i)] -> acq[SEEN(i)] : (acq[DOUBT(i)] != 0 -> acq[DOUBT(i)] : FRESH)));
+			acq[DOUBT(i)] = (kind == take -> acq[CALLED(i)] : 0);
+			if
+			:: kind == take && locked(i) -> acq[FILED(DIR(i))] = acq[CALLED(i)]
+			:: else
+			fi
 		fi;
 		canon()
 	fi
 }
 
 inline becomeGhost(i) {
-	ghost[i] = call[i]; gpost[i] = post[i]; write[GHOST(i)] = write[CALLED(i)]
+	ghost[i] = call[i]; gpost[i] = post[i]; write[GHOST(i)] = write[CALLED(i)]; acq[GHOST(i)] = acq[CALLED(i)]
 }
 
 /* watch waits for the next event, on a new watch if the last has ended. That begins with the Lease as it is, and tells
@@ -476,12 +605,13 @@ inline watch(i) {
 }
 
 inline forget(i) {
-	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0
+	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
 }
 
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
 inline crash(i) {
 	faults--;
+	lock[DIR(i)] = (lock[DIR(i)] == 1 + i -> 0 : lock[DIR(i)]); acq[DEAD(i)] = 0;
 	hangUp(i); forget(i);
 	phase[i] = standby; looked[i] = 0; stale[i] = 0; binds[i] = 0; patience[i] = 0;
 	clear(SEEN(i)); cut[i] = 1; watch(i);
@@ -511,10 +641,11 @@ proctype Candidate(bit i) {
 
 	/* campaign: take what is free or has expired (S3, S6), or make sure of a win in doubt (S5). */
 	:: d_step { phase[i] == standby && call[i] == none && looked[i] && !stale[i] &&
-		(patience[i] == 0 || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))) &&
+		(patience[i] == 0 || proven(i) || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))) &&
 		!outside(i, take, !exists[SEEN(i)]) ->
 		printf("%d: takes\n", i);
 #ifdef REACH
+		proved = proved || proven(i);
 		adopted = adopted || (exists[SEEN(i)] && write[SEEN(i)] == write[KEPT(i)]);
 #endif
 		send(i, take) }
@@ -524,6 +655,20 @@ proctype Candidate(bit i) {
 		doubts(i, write[SEEN(i)]) ->
 		write[WROTE(i)] = write[SEEN(i)]; age[i] = 0;
 		start(i); canon() }
+#endif
+
+#ifdef STATEDIR
+	/* S12: the kernel has let go of the lock, so whoever wrote the file is dead. Or the file is torn. */
+	:: d_step { phase[i] == standby && call[i] == none && !looked[i] &&
+#ifndef DROP_S12_LOCK
+		lock[DIR(i)] == 0 &&
+#endif
+		acq[FILED(DIR(i))] != acq[DEAD(i)] ->
+		printf("%d: gets the lock, and reads the file\n", i);
+		lock[DIR(i)] = 1 + i; acq[DEAD(i)] = acq[FILED(DIR(i))]; canon() }
+	:: d_step { lock[DIR(i)] == 0 && !looked[i] ->
+		printf("%d: gets the lock, and finds no proof\n", i);
+		lock[DIR(i)] = 1 + i; canon() }
 #endif
 
 	/* keep: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
@@ -560,7 +705,7 @@ proctype Candidate(bit i) {
 		:: call[i] == take && post[i] && !doubts(i, write[CALLED(i)]) -> forget(i)
 #endif
 		:: else ->
-			write[WROTE(i)] = write[REPLY(i)];
+			write[WROTE(i)] = write[REPLY(i)]; acq[WROTE(i)] = acq[REPLY(i)]; acq[DOUBT(i)] = 0;
 			write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
 #ifdef DROP_S1
 			age[i] = 0;
@@ -634,9 +779,11 @@ proctype Clock() {
 		:: even < DRIFT -> even++
 		:: else
 		fi }
+#ifndef NO_DRIFT
 	:: d_step { may(0) && may(1) && even >= DRIFT ->
 		printf("CLOCK: ticks, but that of 0 does not\n");
 		tick(1); even = 0 }
+#endif
 #ifdef REACH
 	:: d_step { reached -> assert(false) }
 #endif
