@@ -72,7 +72,8 @@
 #define SEEN(i) (1 + i)  /* observed: as candidate i last saw it; keeps the last claim when there is none any more */
 #define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
 #define REPLY(i) (5 + i) /* a reply on its way to candidate i */
-#define RECORDS 7
+#define OVERDUE(i) (7 + i) /* TWO: a reply on its way, of the older of two writes */
+#define RECORDS 9
 
 bool exists[RECORDS];
 byte holder[RECORDS];
@@ -82,15 +83,15 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
-#define WROTE(i) (7 + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (9 + i)   /* tenure.doubt: one in doubt that is the record seen; */
-#define DOUBT(i) (11 + i) /* ... a take or renewal sent since; */
-#define DOUBTF(i) (13 + i) /* ... a release sent since */
-#define CALLED(i) (15 + i) /* what the request under way writes */
-#define GHOST(i) (17 + i)  /* what a request that was given up still may write */
-#define FILED(i) (19 + i)  /* acq only, STATEDIR: what the file says */
-#define DEAD(i) (21 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
-#define WRITES 23
+#define WROTE(i) (9 + i)  /* tenure.wrote: the last one known to have been applied */
+#define KEPT(i) (11 + i)   /* tenure.doubt: one in doubt that is the record seen; */
+#define DOUBT(i) (13 + i) /* ... a take or renewal sent since; */
+#define DOUBTF(i) (15 + i) /* ... a release sent since */
+#define CALLED(i) (17 + i) /* what the request under way writes */
+#define GHOST(i) (19 + i)  /* what a request that was given up still may write */
+#define FILED(i) (21 + i)  /* acq only, STATEDIR: what the file says */
+#define DEAD(i) (23 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
+#define WRITES 25
 #define NEWEST 8  /* the version of the API */
 #define SHARED 9  /* names of writes up to this are known to all */
 #define FRESH 15  /* a write that is new */
@@ -122,6 +123,12 @@ byte called[2]; /* the age of the request, by the candidate's own clock */
 mtype ghost[2] = none; /* a request that was given up and still is on its way; one a candidate */
 bool gpost[2];
 
+/* TWO: two writes are under way at once. The older is overdue and a ghost, but its reply may count: it is from a write of
+   this kind, this old, and a POST or not, which the copy in OVERDUE says was applied. none: there is no such reply. */
+mtype older[2] = none;
+bool opost[2], odone[2];
+byte oage[2];
+
 bool cut[2];        /* the watch has ended after the event on its way */
 mtype = { nothing, changed, deleted };
 mtype news[2] = nothing;
@@ -149,6 +156,13 @@ byte lock[2];
 #define proven(i) false
 #endif
 
+/* By symmetry it is enough that one process has a directory, and crashes; but not if both have the same. */
+#if defined(STATEDIR) && !defined(SAME_DIR)
+#define files(i) (i == 0)
+#else
+#define files(i) true
+#endif
+
 #define runs(i) (phase[i] == running)
 
 /* ---- The world ---- */
@@ -172,7 +186,7 @@ bool led[2], ghosted, putback, adopted, proved;
 #elif REACH == 4 /* a win in doubt was adopted, and led on */
 #define reached (adopted && (runs(0) || runs(1)))
 #elif REACH == 6 /* a process has led without waiting, as it proved that the holder is dead */
-#define reached (proved && patience[0] > 0 && runs(0))
+#define reached (proved && runs(0))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -188,17 +202,17 @@ byte j, n, w; /* scratch, 0 between steps */
    has seen them. Of UIDs it only matters whether they are the API's. In C because it is most of the work. */
 c_code {
 	static void rankOf(int i)
-	{	unsigned char *v[3], t[3];
+	{	unsigned char *v[4], t[4];
 		int k, m;
 
-		v[0] = &now.ver[SEEN(i)]; v[1] = &now.ver[NEWS(i)]; v[2] = &now.ver[REPLY(i)];
-		for (k = 0; k < 3; k++) {
+		v[0] = &now.ver[SEEN(i)]; v[1] = &now.ver[NEWS(i)]; v[2] = &now.ver[REPLY(i)]; v[3] = &now.ver[OVERDUE(i)];
+		for (k = 0; k < 4; k++) {
 			unsigned char lower = 0; /* how many different versions below this one */
-			for (m = 0; m < 3; m++)
-				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1])) lower++;
+			for (m = 0; m < 4; m++)
+				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1]) && !(m > 2 && *v[m] == *v[2])) lower++;
 			t[k] = *v[k] == 0 ? 0 : *v[k] == now.ver[API] ? NEWEST : 1 + lower;
 		}
-		for (k = 0; k < 3; k++) *v[k] = t[k];
+		for (k = 0; k < 4; k++) *v[k] = t[k];
 	}
 	static unsigned char nameOf[ALIEN + 1], names;
 	static void name(int slot)
@@ -209,7 +223,7 @@ c_code {
 	}
 	static void canonize(void)
 	{	int i, k;
-		unsigned char shared[ALIEN + 1];
+		unsigned char shared[ALIEN + 1], kept[WRITES];
 
 		for (i = 0; i < 2; i++) rankOf(i);
 		if (now.ver[API]) now.ver[API] = NEWEST;
@@ -220,10 +234,21 @@ c_code {
 		memcpy(shared, nameOf, sizeof shared);
 		for (i = 0; i < 2; i++) {
 			memcpy(nameOf, shared, sizeof shared); names = SHARED;
-			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(WROTE(i)); name(KEPT(i));
+			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(OVERDUE(i)); name(WROTE(i)); name(KEPT(i));
 		}
 
 		/* Of acquireTimes, too, it only matters which are the same. */
+#if defined(STATEDIR) && !(KINDS & 48) && !defined(DROP_S12_TIMES)
+		/* Here only which are those of the files. One that is nowhere else any more never comes back. */
+		for (k = 0; k < WRITES; k++) {
+			int m, used = 0;
+			for (m = 0; m < WRITES; m++)
+				if (m != k && now.acq[m] == now.acq[k] && (m >= RECORDS || m == API || now.exists[m]))
+					used |= (m >= FILED(0)) ? 1 : 2;
+			if (!(used & (k >= FILED(0) ? 2 : 1))) kept[k] = 0; else kept[k] = now.acq[k];
+		}
+		for (k = 0; k < WRITES; k++) now.acq[k] = kept[k];
+#endif
 		memset(nameOf, 0, sizeof nameOf); names = 0;
 		for (k = 0; k < WRITES; k++) {
 			unsigned char a = now.acq[k];
@@ -260,6 +285,11 @@ inline hangUp(i) {
 	write[CALLED(i)] = 0; acq[CALLED(i)] = 0; clear(REPLY(i))
 }
 
+/* ignore: the reply to the older write, if there ever is one, counts no more. */
+inline ignore(i) {
+	older[i] = none; opost[i] = 0; odone[i] = 0; oage[i] = 0; clear(OVERDUE(i))
+}
+
 /* ---- The API ---- */
 
 /* notify follows each change of the Lease. A watch tells all changes in order or ends: here one event may be on its way,
@@ -274,7 +304,11 @@ inline notify(writer) {
 		:: else
 		fi;
 		if
-		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0; acq[GHOST(j)] = 0 /* it can never be applied any more */
+		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0; acq[GHOST(j)] = 0;
+			if
+			:: older[j] != none && !odone[j] -> ignore(j); stale[j] = 1
+			:: else
+			fi /* it can never be applied any more */
 		:: else
 		fi;
 #endif
@@ -348,7 +382,18 @@ proctype Server(bit i) { /* one for each candidate */
 		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w, n)
 		:: else -> ghost[i] = none; apply(i, renew, w, n)
 		fi;
-		gpost[i] = 0; canon() }
+		gpost[i] = 0;
+		if
+		:: older[i] != none -> odone[i] = 1; copy(API, OVERDUE(i))
+		:: else
+		fi;
+#ifndef DROP_S4
+		if
+		:: under(i) && !post[i] -> stale[i] = 1; hangUp(i) /* the younger can only be a conflict now */
+		:: else
+		fi;
+#endif
+		canon() }
 	od
 }
 
@@ -435,7 +480,7 @@ proctype Hand() {
 #else
 #define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
 #endif
-#ifndef TIMES
+#if !(KINDS & 48)
 #define byTerm(i) false
 #else
 #define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
@@ -456,7 +501,7 @@ proctype Hand() {
 /* settle: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
 inline settle(i) {
-#if defined(STATEDIR) && !defined(DROP_S12_VOID)
+#if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
 	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
 	   this process or to the next. */
 	if
@@ -576,7 +621,7 @@ inline send(i, kind) {
 			acq[CALLED(i)] = (kind == renew -> acq[WROTE(i)] : (write[KEPT(i)] != 0 && write[SEEN(i)] == write[KEPT(i)] -> acq[SEEN(i)] : (acq[DOUBT(i)] != 0 -> acq[DOUBT(i)] : FRESH)));
 			acq[DOUBT(i)] = (kind == take -> acq[CALLED(i)] : 0);
 			if
-			:: kind == take && locked(i) -> acq[FILED(DIR(i))] = acq[CALLED(i)]
+			:: kind == take && locked(i) && files(i) -> acq[FILED(DIR(i))] = acq[CALLED(i)]
 			:: else
 			fi
 		fi;
@@ -611,6 +656,7 @@ inline forget(i) {
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
 inline crash(i) {
 	faults--;
+	ignore(i);
 	lock[DIR(i)] = (lock[DIR(i)] == 1 + i -> 0 : lock[DIR(i)]); acq[DEAD(i)] = 0;
 	hangUp(i); forget(i);
 	phase[i] = standby; looked[i] = 0; stale[i] = 0; binds[i] = 0; patience[i] = 0;
@@ -626,6 +672,33 @@ inline start(i) {
 	led[i] = 1;
 #endif
 	assert(!runs(1 - i)) /* never two */
+}
+
+/* applied takes in that a write, sent since ago, was applied. S1: authority counts from then, however late the reply. */
+inline applied(i, kind, isPost, by, r, since) {
+	if
+#ifndef DROP_S6_POST
+	/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
+	:: kind == take && isPost && !doubts(i, by) -> forget(i)
+#endif
+	:: else ->
+		write[WROTE(i)] = write[r]; acq[WROTE(i)] = acq[r]; acq[DOUBT(i)] = 0;
+		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
+#ifdef DROP_S1
+		age[i] = 0;
+#else
+		age[i] = (phase[i] == releasing -> 0 : since);
+#endif
+#ifdef REACH
+		putback = putback || (kind == renew && isPost);
+#endif
+	fi;
+	see(i, r);
+	if
+	:: phase[i] == standby && write[WROTE(i)] != 0 && kind == take && holder[SEEN(i)] == NAME(i) &&
+		exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
+	:: else
+	fi;
 }
 
 proctype Candidate(bit i) {
@@ -645,7 +718,7 @@ proctype Candidate(bit i) {
 		!outside(i, take, !exists[SEEN(i)]) ->
 		printf("%d: takes\n", i);
 #ifdef REACH
-		proved = proved || proven(i);
+		proved = proved || (proven(i) && patience[i] > 0);
 		adopted = adopted || (exists[SEEN(i)] && write[SEEN(i)] == write[KEPT(i)]);
 #endif
 		send(i, take) }
@@ -659,14 +732,14 @@ proctype Candidate(bit i) {
 
 #ifdef STATEDIR
 	/* S12: the kernel has let go of the lock, so whoever wrote the file is dead. Or the file is torn. */
-	:: d_step { phase[i] == standby && call[i] == none && !looked[i] &&
+	:: d_step { files(i) && phase[i] == standby && call[i] == none && !looked[i] &&
 #ifndef DROP_S12_LOCK
 		lock[DIR(i)] == 0 &&
 #endif
 		acq[FILED(DIR(i))] != acq[DEAD(i)] ->
 		printf("%d: gets the lock, and reads the file\n", i);
 		lock[DIR(i)] = 1 + i; acq[DEAD(i)] = acq[FILED(DIR(i))]; canon() }
-	:: d_step { lock[DIR(i)] == 0 && !looked[i] ->
+	:: d_step { files(i) && lock[DIR(i)] == 0 && !looked[i] ->
 		printf("%d: gets the lock, and finds no proof\n", i);
 		lock[DIR(i)] = 1 + i; canon() }
 #endif
@@ -699,30 +772,31 @@ proctype Candidate(bit i) {
 	/* applied: S1, authority counts from when the write was sent, however late the reply. */
 	:: d_step { call[i] != none && done[i] ->
 		printf("%d: hears that it was applied\n", i);
+		applied(i, call[i], post[i], write[CALLED(i)], REPLY(i), called[i]);
+		ignore(i);
+		hangUp(i); canon() }
+#ifdef TWO
+	/* L3: a write is overdue, and another may be sent at its side. Whichever is answered first counts. */
+	:: d_step { under(i) && called[i] > 0 && ghost[i] == none && older[i] == none ->
+		printf("%d: waits for its write no longer than for the next\n", i);
+		older[i] = call[i]; opost[i] = post[i]; oage[i] = called[i];
+		becomeGhost(i); hangUp(i); canon() }
+	:: d_step { odone[i] ->
+		printf("%d: hears that the older write was applied\n", i);
+#ifdef DROP_L3
+		oage[i] = (call[i] != none -> called[i] : oage[i]);
+#endif
+		applied(i, older[i], opost[i], write[OVERDUE(i)], OVERDUE(i), oage[i]);
+		ignore(i);
 		if
-#ifndef DROP_S6_POST
-		/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
-		:: call[i] == take && post[i] && !doubts(i, write[CALLED(i)]) -> forget(i)
-#endif
-		:: else ->
-			write[WROTE(i)] = write[REPLY(i)]; acq[WROTE(i)] = acq[REPLY(i)]; acq[DOUBT(i)] = 0;
-			write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
-#ifdef DROP_S1
-			age[i] = 0;
-#else
-			age[i] = (phase[i] == releasing -> 0 : called[i]);
-#endif
-#ifdef REACH
-			putback = putback || (call[i] == renew && post[i]);
-#endif
-		fi;
-		see(i, REPLY(i));
-		if
-		:: phase[i] == standby && write[WROTE(i)] != 0 && call[i] == take && holder[SEEN(i)] == NAME(i) &&
-			exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
+		:: under(i) && ghost[i] == none -> becomeGhost(i)
 		:: else
 		fi;
 		hangUp(i); canon() }
+	:: d_step { older[i] != none ->
+		printf("%d: gives the older write up\n", i);
+		ignore(i); stale[i] = 1; canon() }
+#endif
 	/* A fault: a write is given up. It is lost, or its reply is, or it is still on its way. What became of it? Look. */
 	:: d_step { FAULT(REQUESTS) && call[i] != none ->
 		printf("%d: gives up a request\n", i);
@@ -732,10 +806,10 @@ proctype Candidate(bit i) {
 		faults--; stale[i] = 1; becomeGhost(i); hangUp(i); canon() }
 
 	/* A fault: the process crashes and starts again; a write that it had sent is lost, or goes on. */
-	:: d_step { FAULT(CRASHES) && looked[i] ->
+	:: d_step { FAULT(CRASHES) && files(i) && looked[i] ->
 		printf("%d: crashes and starts again\n", i);
 		crash(i) }
-	:: d_step { FAULT(CRASHES) && looked[i] && under(i) && ghost[i] == none ->
+	:: d_step { FAULT(CRASHES) && files(i) && looked[i] && under(i) && ghost[i] == none ->
 		printf("%d: crashes and starts again, its request on its way\n", i);
 		becomeGhost(i); crash(i) }
 
@@ -753,7 +827,7 @@ proctype Candidate(bit i) {
 
 /* may: what has to have happened before time goes on. The callback has returned within the stop budget of the deadline,
    at which it is told (S2), and a request was given up. That costs a fault; with none left, replies come in time. */
-#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT))
+#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
 
 inline tick(i) {
 	if
@@ -766,6 +840,10 @@ inline tick(i) {
 	fi;
 	if
 	:: call[i] != none -> called[i]++
+	:: else
+	fi;
+	if
+	:: older[i] != none -> oage[i]++
 	:: else
 	fi
 }
