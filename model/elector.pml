@@ -31,7 +31,7 @@
 #define DRIFT 2 /* NO_DRIFT: the clocks run at one rate; candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
 #endif
 #ifndef PATIENT
-#define PATIENT 1 /* ticks after which a write without an answer is given up (attemptLimit: a third of RenewDeadline) */
+#define PATIENT 1 /* ticks after which a write without an answer is given up or overdue (attemptLimit) */
 #endif
 #ifndef FAULTS
 #define FAULTS 1 /* how many faults in one run, of any kinds */
@@ -42,7 +42,6 @@
 #define EDITS 8    /* an outside hand edits its holder */
 #define BLURS 16   /* an outside hand rewrites the record in its holder's name: cuts digits of its times, or drops them */
 #define REPLAYS 32 /* an outside hand writes an older state of a candidate's term over the record */
-#define RESTORES 64 /* the API goes back to a released Lease, with its resourceVersion of then */
 #ifndef KINDS
 #define KINDS 15
 #endif
@@ -84,7 +83,7 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
 #define WROTE(i) (9 + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (11 + i)   /* tenure.doubt: one in doubt that is the record seen; */
+#define KEPT(i) (11 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
 #define DOUBT(i) (13 + i) /* ... a take or renewal sent since; */
 #define DOUBTF(i) (15 + i) /* ... a release sent since */
 #define CALLED(i) (17 + i) /* what the request under way writes */
@@ -176,7 +175,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted, proved;
+bool led[2], ghosted, putback, adopted, proved, late;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -187,6 +186,8 @@ bool led[2], ghosted, putback, adopted, proved;
 #define reached (adopted && (runs(0) || runs(1)))
 #elif REACH == 6 /* a process has led without waiting, as it proved that the holder is dead */
 #define reached (proved && runs(0))
+#elif REACH == 7 /* the older of two writes has won */
+#define reached (late && (runs(0) || runs(1)))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -412,7 +413,7 @@ inline edit(to) {
 #endif
 
 /* known: what is written over, everybody has seen. A documented limit: nobody can go by what he has not seen. */
-#if defined(UNSEEN) || !defined(STATEDIR)
+#if defined(UNSEEN) || (!defined(STATEDIR) && !defined(SEEN_ALL))
 #define known true
 #else
 #define known (looked[0] && looked[1] && ver[SEEN(0)] == ver[API] && ver[SEEN(1)] == ver[API])
@@ -475,18 +476,18 @@ proctype Hand() {
 #else
 #define inTerm(i) runs(i)
 #endif
-#ifdef DROP_S5_REPLACED
-#define replacedOurs(i) (holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0 && looked[i])
-#else
 #define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
-#endif
 #if !(KINDS & 48)
 #define byTerm(i) false
 #else
 #define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
 	(inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[WROTE(i)] != 0 && acq[SEEN(i)] == acq[WROTE(i)])))
 #endif
+#ifdef DROP_S6_OVERTAKEN
 #define owns(i) (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i))
+#else
+#define owns(i) (!overtaken[i] && (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i)))
+#endif
 
 /* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
    timestamp is early by as much as the clocks are apart. */
@@ -498,8 +499,20 @@ proctype Hand() {
 #define ends(i, r) (duration[r] > binds[i] -> duration[r] : binds[i])
 #endif
 
-/* settle: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
+/* settle is tenure.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
+/* strange: a standby that sees anything but its own last write has led nothing since: if that comes back, it proves nothing. */
+inline strange(i) {
+#ifndef DROP_S5_SEEN
+	if
+	:: phase[i] == standby && write[SEEN(i)] != write[WROTE(i)] -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+
 inline settle(i) {
 #if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
 	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
@@ -513,6 +526,7 @@ inline settle(i) {
 	:: else
 	fi;
 #endif
+	strange(i);
 	overtaken[i] = overtaken[i] || (phase[i] != standby && !owns(i));
 #ifndef DROP_S8_SENT
 	/* A release that was sent may have been applied, and another may have led since: what is now seen is ours only if it
@@ -551,7 +565,7 @@ inline see(i, r) {
 		:: else
 		fi;
 		if
-		:: holder[r] == NAME(i) && (write[r] == write[WROTE(i)] || doubts(i, write[r])) -> patience[i] = 0 /* nobody waits for himself */
+		:: !overtaken[i] && holder[r] == NAME(i) && (write[r] == write[WROTE(i)] || doubts(i, write[r])) -> patience[i] = 0 /* nobody waits for himself */
 		:: else
 		fi;
 		n = (ver[r] != ver[SEEN(i)] || !exists[SEEN(i)]);
@@ -694,6 +708,7 @@ inline applied(i, kind, isPost, by, r, since) {
 #endif
 	fi;
 	see(i, r);
+	strange(i);
 	if
 	:: phase[i] == standby && write[WROTE(i)] != 0 && kind == take && holder[SEEN(i)] == NAME(i) &&
 		exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
@@ -714,7 +729,12 @@ proctype Candidate(bit i) {
 
 	/* campaign: take what is free or has expired (S3, S6), or make sure of a win in doubt (S5). */
 	:: d_step { phase[i] == standby && call[i] == none && looked[i] && !stale[i] &&
-		(patience[i] == 0 || proven(i) || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))) &&
+		(patience[i] == 0 || proven(i) || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))
+#ifdef DROP_S5_DOUBT
+		/* A win in doubt is known by times that were cut. Two of one name that wrote in one millisecond look alike then. */
+		|| (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
+#endif
+		) &&
 		!outside(i, take, !exists[SEEN(i)]) ->
 		printf("%d: takes\n", i);
 #ifdef REACH
@@ -744,7 +764,7 @@ proctype Candidate(bit i) {
 		lock[DIR(i)] = 1 + i; canon() }
 #endif
 
-	/* keep: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
+	/* hold: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
 	   time, and it is at the deadline at the latest; so leading and draining are one phase here, which ends (see Clock)
 	   by the deadline and the stop budget. */
 	:: d_step { runs(i) && call[i] == none && !stale[i] && owns(i) ->
@@ -776,8 +796,8 @@ proctype Candidate(bit i) {
 		ignore(i);
 		hangUp(i); canon() }
 #ifdef TWO
-	/* L3: a write is overdue, and another may be sent at its side. Whichever is answered first counts. */
-	:: d_step { under(i) && called[i] > 0 && ghost[i] == none && older[i] == none ->
+	/* L3, of candidate 0, by symmetry: a write is overdue, and another may be sent at its side. Whichever is answered first counts. */
+	:: d_step { i == 0 && under(i) && called[i] > 0 && ghost[i] == none && older[i] == none ->
 		printf("%d: waits for its write no longer than for the next\n", i);
 		older[i] = call[i]; opost[i] = post[i]; oage[i] = called[i];
 		becomeGhost(i); hangUp(i); canon() }
@@ -787,6 +807,9 @@ proctype Candidate(bit i) {
 		oage[i] = (call[i] != none -> called[i] : oage[i]);
 #endif
 		applied(i, older[i], opost[i], write[OVERDUE(i)], OVERDUE(i), oage[i]);
+#ifdef REACH
+		late = 1;
+#endif
 		ignore(i);
 		if
 		:: under(i) && ghost[i] == none -> becomeGhost(i)
