@@ -83,7 +83,7 @@ holds "  one edit of the holder by an outside hand" -DFAULTS=1 -DKINDS=8
 holds "  one fault of a request, or a crash" -DFAULTS=1 -DKINDS=5
 holds "  an outside hand cuts or drops the times, one identity" $small -DKINDS=16 -DSAME_NAME
 holds "  an outside hand writes an older state of a term" $small -DKINDS=32
-holds "  the same, the last state, which all have seen written over" $small -DKINDS=32 -DLATEST -DSEEN_ALL
+holds "  the same, the last state, which all have seen" $small -DKINDS=32 -DLATEST -DSEEN_ALL
 holds "  a crash with StateDir, both under one identity" $small -DKINDS=4 -DSTATEDIR -DSAME_NAME
 holds "  two writes of a candidate under way at once" $small -DTWO -DFAULTS=0
 
