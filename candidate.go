@@ -79,7 +79,7 @@ func (c *candidate) close() {
 func (c *candidate) standBy(ctx context.Context) bool {
 	c.own = c.own.afterwards(c.seen, c.identity)
 	for ctx.Err() == nil {
-		c.own.dead = c.stateDir.dead()
+		c.proveDead()
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
 		if d.do == lead {
@@ -96,6 +96,24 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
 	}
 	return false
+}
+
+// proveDead takes in what the file in StateDir proves, as soon as this process has its lock (S12).
+func (c *candidate) proveDead() {
+	if dead := c.stateDir.lock(); len(dead) > 0 {
+		c.own.dead = dead
+		if c.seen.lease != nil {
+			c.forgetDead()
+		}
+	}
+}
+
+// forgetDead ends the proof once a record is seen that no dead process has written, even if an old one comes back.
+func (c *candidate) forgetDead() {
+	if !c.own.isDead(c.seen) {
+		c.own.dead = nil
+		c.stateDir.forget()
+	}
 }
 
 // check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
@@ -141,6 +159,7 @@ func (c *candidate) lead(ctx context.Context) (again bool, err error) {
 // becomeLeader starts the callback for the term just won.
 func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
 	c.own.phase, c.own.sitOut, c.own.adopted = leading, time.Time{}, 0
+	c.stateDir.won()
 	l := &activeTerm{
 		log:      c.log.WithValues("term", c.own.version),
 		stepDown: make(chan struct{}),
@@ -324,6 +343,7 @@ func (c *candidate) observe(next observed) {
 	c.own = c.own.saw(next, c.identity)
 	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
 		c.calls.void()
+		c.forgetDead()
 	}
 	c.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {

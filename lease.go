@@ -114,9 +114,7 @@ func sameTime(a, b int64) bool {
 
 // sameWrite reports whether a and b come from one write, though another client may have edited the record since. Both
 // times must agree. Their last digits are random (see stamps), so even replicas of one name do not write the same.
-func sameWrite(a, b claim) bool {
-	return sameTime(a.acquired, b.acquired) && sameTime(a.renewed, b.renewed)
-}
+func sameWrite(a, b claim) bool { return a.acquired == b.acquired && a.renewed == b.renewed }
 
 // sameTerm reports whether a record that names a holder comes from the term in which the holder wrote w: one of the two
 // times is enough, because the record may be an older state of that term, or have lost the other time.
@@ -300,25 +298,24 @@ type tenure struct {
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
 // Lease that is missing or blank is still the leader's to put back.
 func (t tenure) owns(o observed, identity string) bool {
-	if t.overtaken {
+	switch {
+	case t.overtaken:
 		return false
-	}
-	if o.lease == nil || o.claim.blank() {
+	case o.lease == nil || o.claim.blank():
 		return true
-	}
-	switch o.claim.holder {
-	case identity:
-		if o.claim.acquired == 0 && o.claim.renewed == 0 {
-			return t.wrote.renewed != 0 // somebody has written our name without times, in place of a record that was ours
-		}
-		ours := func(w claim) bool { return sameTerm(o.claim, w) }
-		return t.wrote.renewed != 0 && ours(t.wrote) || slices.ContainsFunc(t.unconfirmed, ours)
-	case "":
-		// Without a holder, only the exact renewTime tells a name that was blanked out from a release.
-		return t.wrote.renewed != 0 && sameWrite(o.claim, t.wrote) || t.mayHaveWritten(o.claim)
-	default:
+	case o.claim.holder != identity && o.claim.holder != "":
+		return false
+	case t.wrote.renewed != 0 && sameWrite(o.claim, t.wrote) || t.mayHaveWritten(o.claim):
+		return true
+	case o.claim.holder == "":
 		return false
 	}
+	// Our name, with times that we did not write so. While the callback runs, nobody else of our name can have won the
+	// Lease, so it is enough that the record comes from our term, or has no times at all. At any other time two replicas of
+	// one name, whose times differ in the digits that were cut off, could be taken for each other.
+	serving := t.phase == leading || t.phase == draining
+	timeless := o.claim.acquired == 0 && o.claim.renewed == 0
+	return serving && (timeless || sameTerm(o.claim, t.wrote) || slices.ContainsFunc(t.unconfirmed, func(u claim) bool { return sameTerm(o.claim, u) }))
 }
 
 // maxAdopted is how often a standby tries to make a win in doubt certain. One that never hears a reply would keep the
@@ -340,7 +337,10 @@ func (t tenure) saw(o observed, identity string) tenure {
 	if t.phase == standingBy && !ours {
 		t.wrote, t.sent, t.version, t.adopted = claim{}, time.Time{}, 0, 0 // what it proved is over
 	}
-	if o.lease != nil && !sameTime(o.claim.acquired, t.gaveUp) {
+	if o.lease != nil && !t.isDead(o) {
+		t.dead = nil // somebody else has written the Lease since: the proof is over, even if the old record comes back
+	}
+	if o.lease != nil && o.claim.acquired != t.gaveUp {
 		t.sitOut = time.Time{} // another term has begun since: nothing to sit out any more
 	}
 	return t

@@ -29,7 +29,7 @@ type call struct {
 	giveUp  time.Time
 	cancel  context.CancelFunc
 
-	void    bool // a create that would win nothing, because another's Lease was seen since it was sent (S6)
+	void    bool // a write that wins nothing, because another's record was seen since it was sent (S5, S6)
 	ignored bool // another one was answered in its place: its own answer counts no more
 	givenUp bool // its ctx has ended, but its client has not returned
 }
@@ -87,10 +87,10 @@ func (cs *calls) ignore(k *call) {
 	}
 }
 
-// void marks the creates under way.
+// void marks those under way.
 func (cs *calls) void() {
 	for _, k := range cs.all {
-		k.void = k.void || k.verb == "create"
+		k.void = true
 	}
 }
 
@@ -266,8 +266,8 @@ func (c *candidate) answered(r reply) {
 // reply (S1).
 func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time) {
 	if k.void {
-		// While the POST was under way something else was seen, and then deleted. That still binds (S6), so this has won
-		// nothing: the record is as good as another's.
+		// While the write was under way another's record was seen. If that was written later, it is over; and if this is a
+		// create, and the other's Lease was deleted in between, that still binds (S6). So this has won nothing.
 		c.observe(c.seen.see(lease, k.sent, now))
 		return
 	}

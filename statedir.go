@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -20,7 +21,7 @@ import (
 type stateDir struct {
 	path   string
 	file   *os.File // locked; nil while another process has the lock
-	proven []mark   // by processes that are dead
+	marks  []mark   // what the file says
 	failed bool     // a failure to write was logged
 	busy   bool     // that another process has the lock was logged
 	log    klog.Logger
@@ -59,15 +60,16 @@ func newStateDir(log klog.Logger, dir string, lease types.NamespacedName) *state
 	return &stateDir{path: statePath(dir, lease), log: log}
 }
 
-// lock tries to get the lock, if it is not held yet, and reads what the file proves. It does not wait.
-func (s *stateDir) lock() {
-	if s.file != nil {
-		return
+// lock tries to get the lock, if it is not held yet, and returns what the file then proves: the claims of dead processes.
+// It does not wait.
+func (s *stateDir) lock() (dead []claim) {
+	if s == nil || s.file != nil {
+		return nil
 	}
 	file, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		s.failure(err)
-		return
+		return nil
 	}
 	if err := flock(file); err != nil {
 		file.Close()
@@ -75,38 +77,53 @@ func (s *stateDir) lock() {
 			s.log.Info("Another process has locked the file in Options.StateDir: it is alive, so nothing proves it dead", "file", s.path, "err", err.Error())
 		}
 		s.busy = true
-		return
+		return nil
 	}
 	s.file, s.busy = file, false
 	data, err := io.ReadAll(file)
 	if err == nil && len(data) > 0 {
-		err = json.Unmarshal(data, &s.proven)
+		err = json.Unmarshal(data, &s.marks)
 	}
 	if err != nil {
-		s.proven = nil
+		s.marks = nil
 		s.log.Info("The file in Options.StateDir cannot be read, and proves nothing: a crashed predecessor's lease has to expire", "file", s.path, "err", err.Error())
 	}
+	for _, m := range s.marks {
+		dead = append(dead, claim{holder: m.Identity, acquired: m.AcquireTime.UnixMicro()})
+	}
+	return dead
 }
 
-// dead are the claims that the file proves to be those of dead processes: none without the lock.
-func (s *stateDir) dead() (claims []claim) {
-	if s == nil {
-		return nil
-	}
-	s.lock()
-	for _, m := range s.proven {
-		claims = append(claims, claim{holder: m.Identity, acquired: m.AcquireTime.UnixMicro()})
-	}
-	return claims
-}
-
-// record writes what a write that may win the Lease says. The marks of the dead stay, because the write may never arrive.
-// A failure costs no more than the proof.
+// record adds what a write that may win the Lease says. The marks of the dead stay, because the write may never arrive. A
+// failure costs no more than the proof.
 func (s *stateDir) record(c claim) {
 	if s == nil || s.file == nil {
 		return
 	}
-	marks := append(s.proven[max(0, len(s.proven)-maxMarks+1):], mark{c.holder, time.UnixMicro(c.acquired).UTC()})
+	m := mark{c.holder, time.UnixMicro(c.acquired).UTC()}
+	if slices.Contains(s.marks, m) {
+		return // a repetition
+	}
+	s.write(append(s.marks[max(0, len(s.marks)-maxMarks+1):], m))
+}
+
+// forget removes all marks, because a record that none of them names was seen: from then on they prove nothing, even if
+// one of the old records comes back.
+func (s *stateDir) forget() {
+	if s != nil && s.file != nil && len(s.marks) > 0 {
+		s.write(nil)
+	}
+}
+
+// won removes all marks but the last: that of the term that begins.
+func (s *stateDir) won() {
+	if s != nil && s.file != nil && len(s.marks) > 1 {
+		s.write(s.marks[len(s.marks)-1:])
+	}
+}
+
+func (s *stateDir) write(marks []mark) {
+	s.marks = marks
 	data, err := json.Marshal(marks)
 	if err == nil {
 		err = s.file.Truncate(0)
