@@ -41,8 +41,8 @@ type reply struct {
 	retryAfter time.Duration // what the API asked for, 0 for nothing
 }
 
-// maxCalls is how many requests may be under way. There are two at most, and a watch, unless clients do not return
-// although their ctx has ended. Then nothing but a restart of the process helps (L9).
+// maxCalls is how many requests may be under way, a watch that opens among them. There are fewer, unless clients do not
+// return although their ctx has ended. Then nothing but a restart of the process helps (L9).
 const maxCalls = 4
 
 // calls are the requests under way, oldest first, and where their replies arrive.
@@ -112,34 +112,38 @@ func (cs *calls) stuck(now time.Time) (n int) {
 	return n
 }
 
-// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. At most two
-// are under way: for a third, one is given up. That is the oldest if it has had half of RenewDeadline, for an API as slow
-// as that cannot be led on, and otherwise the younger one, so that the oldest has that much (L3). A standby, which is in no
-// hurry, gives an attempt RenewDeadline.
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three
+// attempts are under way, the third only while a holder's time runs out. For one more, the oldest is given up if it has
+// had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which repeats the one
+// before it: whichever attempt is carried out first, its answer must not be thrown away, because the others then conflict
+// (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
 func (c *candidate) makeRoom(do action, now time.Time) bool {
 	askOnly := c.own.phase == releasing && do == get // whether a write was applied, without repeating it
 	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
 		return false
 	}
-	if len(c.calls.all)+c.watch.lingering() >= maxCalls {
+	if len(c.calls.all)+c.watch.underWay() >= maxCalls {
 		return false
 	}
-	open := c.calls.open()
-	if len(open) < 2 {
+	open, limit := c.calls.open(), 3
+	if c.own.phase == standingBy {
+		limit = 2
+	}
+	if len(open) < limit {
 		return true
 	}
-	victim := open[1]
-	switch {
-	case open[0].ignored:
-		victim = open[0]
-	case open[1].ignored:
-	case c.own.phase == standingBy:
+	victim := open[len(open)-1]
+	for _, k := range open {
+		if k.ignored || now.Sub(k.sent) >= c.renewDeadline/2 && c.own.phase != standingBy {
+			victim = k
+			break
+		}
+	}
+	if c.own.phase == standingBy && !victim.ignored {
 		return false
-	case now.Sub(open[0].sent) >= c.renewDeadline/2:
-		victim = open[0]
 	}
 	c.giveUp(victim, now)
-	return true
+	return len(c.calls.all)+c.watch.underWay() < maxCalls
 }
 
 // send starts the request of a decision. The time it is counted from is read before anything is sent (S1); every
@@ -246,13 +250,16 @@ func (c *candidate) answered(r reply) {
 	switch {
 	case r.err == nil && k.do == get:
 		c.succeeded(k)
+		c.calls.ignore(k)
 		c.observe(c.seen.see(r.lease, k.sent, now))
 		c.watch.expect(versionOf(r.lease), now) // one that does not show it soon is dead
 	case r.err == nil:
 		c.succeeded(k)
+		c.calls.ignore(k)
 		c.applied(k, r.lease, now)
 	case k.do == get && apierrors.IsNotFound(r.err):
 		c.succeeded(k)
+		c.calls.ignore(k)
 		c.observe(c.seen.gone(0, k.sent, now))
 	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && k.verb == "update":
 		c.succeeded(k)
@@ -342,7 +349,6 @@ func (c *candidate) succeeded(k *call) {
 			c.redial(other.spare, other.sent)
 		}
 	}
-	c.calls.ignore(k)
 	c.notBefore = time.Time{}
 	c.trouble.succeeded(c.log, k.verb)
 }

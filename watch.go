@@ -96,6 +96,15 @@ func (w *watching) lingering() int {
 	return len(w.ending)
 }
 
+// underWay is how many of its requests have not been answered, or have not returned.
+func (w *watching) underWay() int {
+	n := w.lingering()
+	if w.session != nil && !w.open {
+		n++
+	}
+	return n
+}
+
 // served is how long a session has to serve to be followed by the next one soon.
 func (w *watching) served() time.Duration { return 10 * w.opts.RetryPeriod }
 
