@@ -136,8 +136,8 @@ func (o Options) complete() (Options, error) {
 	}
 	if addr, err := netip.ParseAddr(o.Address); err != nil || addr.Zone() != "" {
 		wrong("Address", "%q is not an IP address: in a pod it is status.podIP, by the downward API", o.Address)
-	} else if addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() {
-		wrong("Address", "%s cannot be in an EndpointSlice: the API refuses loopback, unspecified, link-local and multicast addresses", o.Address)
+	} else if addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
+		wrong("Address", "%s cannot be in an EndpointSlice: the API refuses loopback, unspecified and link-local addresses", o.Address)
 	} else {
 		o.Address = addr.Unmap().String() // the form that the API keeps, so that it is compared with the same
 	}

@@ -67,7 +67,7 @@ func (p *publication) keep(ctx context.Context) {
 			p.said = err.Error()
 		default:
 			if wrote {
-				log.Info("The Service leads to this replica", "address", p.opts.Address, "token", p.term.Token())
+				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "token", p.term.Token())
 			}
 			p.said = ""
 		}
