@@ -32,10 +32,10 @@ type dashboard struct {
 }
 
 type panel struct {
-	Title, Description string
-	GridPos            struct{ X, Y, W, H int }
-	Targets            []struct{ Expr, LegendFormat string }
-	FieldConfig        struct{ Defaults struct{ Unit string } }
+	Type, Title, Description string
+	GridPos                  struct{ X, Y, W, H int }
+	Targets                  []struct{ Expr, LegendFormat string }
+	FieldConfig              struct{ Defaults struct{ Unit string } }
 }
 
 // A curve is a series that a panel shows.

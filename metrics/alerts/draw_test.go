@@ -79,6 +79,11 @@ func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end 
 	lines := plotter.NewGrid()
 	lines.Vertical.Color, lines.Horizontal.Color = grid, grid
 	plt.Add(lines)
+	if p.Type == "state-timeline" {
+		lanes(t, plt, curves, begin)
+		plt.Draw(c)
+		return
+	}
 	for i, s := range curves {
 		for _, run := range runs(s, begin) {
 			l, err := plotter.NewLine(run)
@@ -90,8 +95,36 @@ func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end 
 		thumbnail := &plotter.Line{LineStyle: draw.LineStyle{Color: colors[i%len(colors)], Width: 1.2}}
 		plt.Legend.Add(s.legend, thumbnail)
 	}
-	plt.Y.Max = math.Max(plt.Y.Max*1.05, 1e-3)
+	plt.Y.Max = math.Max(plt.Y.Max*1.35, 1e-3) // room for the legend
 	plt.Draw(c)
+}
+
+// lanes draws a lane for each replica: thick where its value is 1.
+func lanes(t *testing.T, plt *plot.Plot, curves []curve, begin time.Time) {
+	t.Helper()
+	var names []plot.Tick
+	for i, s := range curves {
+		y := float64(len(curves) - i)
+		names = append(names, plot.Tick{Value: y, Label: s.legend})
+		for _, run := range runs(s, begin) {
+			for from := 0; from < len(run)-1; {
+				until := from + 1
+				for until < len(run)-1 && run[until].Y == run[from].Y {
+					until++
+				}
+				l, err := plotter.NewLine(plotter.XYs{{X: run[from].X, Y: y}, {X: run[until].X, Y: y}})
+				require.NoError(t, err)
+				l.Width, l.Color = 1, faint
+				if run[from].Y == 1 {
+					l.Width, l.Color = 9, colors[0]
+				}
+				plt.Add(l)
+				from = until
+			}
+		}
+	}
+	plt.Y.Min, plt.Y.Max = 0.5, float64(len(curves))+0.5
+	plt.Y.Tick.Marker = plot.ConstantTicks(names)
 }
 
 // runs are the parts of a curve without a gap, in minutes.
