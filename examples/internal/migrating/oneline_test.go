@@ -114,6 +114,7 @@ func (f *oneLineFleet) start(program string) *fleet.Replica {
 	f.t.Helper()
 	addr, err := fleet.Addr()
 	require.NoError(f.t, err)
+	f.SetEnv("TEST_HOSTNAME=" + addr) // pods have host names of their own
 	r, err := f.Fleet.Fleet.Start(program, filepath.Join(shared.Programs, "oneline"), "-program="+program, "-health-probe-bind-address="+addr)
 	require.NoError(f.t, err)
 	return r

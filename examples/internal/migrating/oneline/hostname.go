@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +15,7 @@ import (
 
 // The identity is the host name, which a restarted container keeps.
 func hostnameBefore(ctx context.Context, client kubernetes.Interface, namespace string) {
-	host, err := os.Hostname()
+	host, err := hostname()
 	if err != nil {
 		klog.Fatal(err)
 	}
@@ -39,7 +38,7 @@ func hostnameBefore(ctx context.Context, client kubernetes.Interface, namespace 
 }
 
 func hostnameAfter(ctx context.Context, client kubernetes.Interface, namespace string) {
-	host, err := os.Hostname()
+	host, err := hostname()
 	if err != nil {
 		klog.Fatal(err)
 	}

@@ -77,6 +77,14 @@ func identity() string {
 	return host + "-" + time.Now().Format("150405.000000")
 }
 
+// hostname is the host's, or what a test calls it whose processes share one host.
+func hostname() (string, error) {
+	if name := os.Getenv("TEST_HOSTNAME"); name != "" {
+		return name, nil
+	}
+	return os.Hostname()
+}
+
 func stopped() { klog.InfoS("Stopped leading") }
 
 // exits is what many programs do when they stop leading.
