@@ -130,6 +130,7 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 		begin := time.Now()
 		<-a.done
 		require.Less(f, time.Since(begin), lock.RenewDeadline+2*lock.RetryPeriod)
+		f.pass(time.Second)
 		require.Equal(f, 1, a.terms)
 		a.run()
 		f.await(16*time.Second, nil)
