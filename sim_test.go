@@ -347,7 +347,7 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 		quitAfter = time.Duration(a.rng.IntN(200)) * time.Second
 	}
 	share, own := a.rng.Float64(), a.rng.IntN(2) == 0
-	drain := []time.Duration{0, time.Duration(a.rng.IntN(5e9)), time.Duration(a.rng.IntN(60e9))}[a.rng.IntN(3)]
+	drain := []time.Duration{0, time.Duration(a.rng.Int64N(5e9)), time.Duration(a.rng.Int64N(60e9))}[a.rng.IntN(3)]
 	s.lock.Unlock()
 	s.note(a, "BEGINS, term %d", v.term.Token())
 	s.stopClock()
