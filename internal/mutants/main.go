@@ -89,6 +89,7 @@ func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
 				noticed, err := m.run(dir, skip)
 				if err != nil {
 					errs[i] = fmt.Errorf("%s: %s: %w", m.rule, m.name, err)
+					log.Print(errs[i])
 					continue
 				}
 				rows[i] = fmt.Sprintf("| %s | %s | %s |\n", m.rule, m.name, noticed)

@@ -356,7 +356,7 @@ var mutants = []mutant{
 		"free = free.Add(max(c.opts.Yield(), 0))",
 		"_ = free"},
 	{"L7", "a candidate yields to others at a win of its own", "candidate.go",
-		"c.opts.Yield != nil && !c.own.owns(c.seen, c.identity)",
+		"c.opts.Yield != nil && c.seen.holder() != c.identity",
 		"c.opts.Yield != nil"},
 	{"L7", "a negative Yield goes first", "candidate.go",
 		"max(c.opts.Yield(), 0)",
