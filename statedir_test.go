@@ -58,7 +58,9 @@ func TestWithoutProofADeadProcessIsWaitedFor(t *testing.T) {
 		"no file":       func(w *world, dir string) { require.NoError(w, os.Remove(stateFile(dir))) },
 		"another record": func(w *world, _ string) {
 			now := metav1.NowMicro()
-			w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity, l.Spec.AcquireTime, l.Spec.RenewTime = ptr.To("x"), &now, &now })
+			w.kubectl(func(l *coordinationv1.Lease) {
+				l.Spec.HolderIdentity, l.Spec.AcquireTime, l.Spec.RenewTime = ptr.To("x"), &now, &now
+			})
 		},
 		"another term of that process": func(w *world, _ string) {
 			now := metav1.NowMicro()

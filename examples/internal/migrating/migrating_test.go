@@ -25,7 +25,7 @@ var shared fleettest.Shared
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(klog.Background())
-	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/wrapped", "./internal/migrating/warm"))
+	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/wrapped", "./internal/migrating/warm", "./internal/migrating/oneline"))
 }
 
 func TestAFleetMovesOverReplicaByReplicaAndBack(t *testing.T) {
