@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -71,13 +70,11 @@ func stopsWithTerm(r manager.Runnable) error {
 	}
 	queue := newQueue.Call([]reflect.Value{reflect.ValueOf(""), field(r, "RateLimiter")})[0]
 	defer queue.MethodByName("ShutDown").Call(nil)
-	if !reflect.Indirect(queue.Elem()).IsValid() || !queue.Elem().MethodByName("AddWithOpts").IsValid() {
+	if !queue.Elem().MethodByName("AddWithOpts").IsValid() {
 		return fmt.Errorf("operator: %s has a queue whose backlog is worked off after the end of a term, when another replica may lead: leave UsePriorityQueue and NewQueue out of its options", describe(r))
 	}
 	return nil
 }
-
-var _ = priorityqueue.AddOpts{} // has the method AddWithOpts
 
 // untilEnd is a reconciler that is not called any more when the term is over.
 type untilEnd struct{ reconcile.Reconciler }
