@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/elector-go/elector v0.0.0
 	github.com/elector-go/elector/e2e v0.0.0
+	github.com/elector-go/elector/operator v0.0.0
 	github.com/prometheus/client_golang v1.24.0
 	github.com/stretchr/testify v1.12.1
 	k8s.io/api v0.37.2
@@ -112,3 +113,5 @@ require (
 replace github.com/elector-go/elector => ..
 
 replace github.com/elector-go/elector/e2e => ../e2e
+
+replace github.com/elector-go/elector/operator => ../operator

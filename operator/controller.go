@@ -55,7 +55,8 @@ func channels(r manager.Runnable) (addresses []uintptr) {
 }
 
 // stopsWithTerm sees to it that a controller begins nothing after the end of its term. A priority queue drops its
-// backlog then; others have it worked off.
+// backlog then; others have it worked off. (The priority queue is not made the default here: that of v0.21 does not wake
+// its workers when it is shut down.)
 func stopsWithTerm(r manager.Runnable) error {
 	do := field(r, "Do")
 	if do.IsValid() && do.Type() == reflect.TypeFor[reconcile.Reconciler]() {
@@ -71,7 +72,7 @@ func stopsWithTerm(r manager.Runnable) error {
 	queue := newQueue.Call([]reflect.Value{reflect.ValueOf(""), field(r, "RateLimiter")})[0]
 	defer queue.MethodByName("ShutDown").Call(nil)
 	if !queue.Elem().MethodByName("AddWithOpts").IsValid() {
-		return fmt.Errorf("operator: %s has a queue whose backlog is worked off after the end of a term, when another replica may lead: leave UsePriorityQueue and NewQueue out of its options", describe(r))
+		return fmt.Errorf("operator: %s has a queue whose backlog is worked off after the end of a term, when another replica may lead: set UsePriorityQueue to true and leave NewQueue out of its options", describe(r))
 	}
 	return nil
 }

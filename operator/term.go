@@ -277,8 +277,5 @@ func (m *termManager) AddMetricsServerExtraHandler(string, http.Handler) error {
 func (m *termManager) GetControllerOptions() config.Controller {
 	opts := m.Manager.GetControllerOptions()
 	opts.SkipNameValidation = ptr.To(true) // the controllers of the last term had the same names
-	if opts.UsePriorityQueue == nil {
-		opts.UsePriorityQueue = ptr.To(true) // the default since v0.23
-	}
 	return opts
 }
