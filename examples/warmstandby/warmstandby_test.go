@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/elector-go/elector/examples/internal/checksum"
 	"github.com/elector-go/elector/examples/internal/fleet"
@@ -16,7 +18,10 @@ import (
 
 var shared fleettest.Shared
 
-func TestMain(m *testing.M) { os.Exit(shared.Main(m, "./warmstandby", "./manager")) }
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(klog.Background())
+	os.Exit(shared.Main(m, "./warmstandby", "./manager"))
+}
 
 const noMetrics = "-metrics-bind-address=0"
 
