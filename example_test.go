@@ -139,7 +139,7 @@ func goBlocks(t *testing.T) []string {
 	for i := range blocks {
 		blocks[i], _, _ = strings.Cut(blocks[i], "```")
 	}
-	require.Len(t, blocks, 3)
+	require.Len(t, blocks, 5)
 	return blocks
 }
 
@@ -163,7 +163,7 @@ func TestTheReadmesOtherCodeIsTested(t *testing.T) {
 	assert.Contains(t, string(source), goBlocks(t)[1])
 	source, err = os.ReadFile("electortest/example_test.go")
 	require.NoError(t, err)
-	assert.Contains(t, string(source), goBlocks(t)[2])
+	assert.Contains(t, string(source), goBlocks(t)[4])
 }
 
 func ExampleElector_StepDown() {

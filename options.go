@@ -151,7 +151,7 @@ func (o Options) complete() (Options, error) {
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
-	if o.StateDir != "" && len(errs) == 0 {
+	if o.StateDir != "" {
 		if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
 			errs = append(errs, err)
 		}

@@ -19,8 +19,12 @@ const (
 	// once.
 	forwardedBy = "Elector-Forwarded-By"
 
+	// notLeader marks the answer of a replica that a request was passed on to and that does not lead.
+	notLeader = "Elector-Not-Leader"
+
 	connectLimit = time.Second
-	lookInterval = 100 * time.Millisecond // between two lookups that found nothing
+	lookInterval = 50 * time.Millisecond  // between two lookups that found nothing
+	waitInterval = 5 * time.Millisecond   // between two checks for a leader, while a request waits for one
 	watchLeader  = 250 * time.Millisecond // how often a request under way asks whether the leader is still the same
 )
 
@@ -38,8 +42,8 @@ type leader struct {
 // ends in good order. Connections that the handler takes over (http.Hijacker), as for a WebSocket, are closed when the
 // callback's ctx ends. A request that was passed on ends when another leads.
 //
-// While nobody leads, or the leader cannot be reached, the answer is 503 with a Retry-After of one second: the request
-// was not carried out. If the connection broke after the request was sent it is 502: it may have been carried out. A
+// While nobody leads, or the leader cannot be reached, a request waits, for Options.Wait; one with a body does not wait
+// any more once it was sent. Then the answer is 503 with a Retry-After of one second: the request was not carried out. If the connection broke after the request was sent it is 502: it may have been carried out. A
 // request that was passed on already is not passed on again but answered 503; the header Elector-Forwarded-By marks it.
 //
 // Request and response are passed on as they are, the Host header too, with X-Forwarded-For, -Host and -Proto. Do not
@@ -49,32 +53,60 @@ func (s *Service) Forward(leading func() string, local http.Handler) http.Handle
 		Rewrite:       s.rewrite,
 		Transport:     s.opts.Transport,
 		FlushInterval: -1, // streams, whatever their Content-Type says
-		ErrorHandler:  refuseFailed,
+		ModifyResponse: func(r *http.Response) error {
+			if r.Header.Get(notLeader) != "" {
+				return errNotLeader
+			}
+			return nil
+		},
+		ErrorHandler: passageFailed,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if t := s.tenure.Load(); t != nil && t.serve(w, r, local) {
-			return
+		for deadline := time.Now().Add(s.opts.Wait); ; {
+			if t := s.tenure.Load(); t != nil && t.serve(w, r, local) {
+				return
+			}
+			if r.Header.Get(forwardedBy) != "" {
+				w.Header().Set(notLeader, "true")
+				refuse(w, "this replica does not lead, and the request has been passed on already")
+				return
+			}
+			to, err := s.find(r.Context(), leading)
+			if err == nil {
+				err = pass(proxy, to, leading, w, r)
+			}
+			if err == nil {
+				return
+			}
+			if !time.Now().Before(deadline) || !sleep(r.Context(), waitInterval) {
+				refuse(w, err.Error())
+				return
+			}
 		}
-		if by := r.Header.Get(forwardedBy); by != "" {
-			refuse(w, "this replica does not lead, and the request has been passed on already")
-			return
-		}
-		to, err := s.find(r.Context(), leading)
-		if err != nil {
-			refuse(w, err.Error())
-			return
-		}
-		ctx, cancel := context.WithCancel(context.WithValue(r.Context(), leaderKey{}, to))
-		defer cancel()
-		defer whileLeading(to.identity, leading, cancel)()
-		proxy.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-type leaderKey struct{}
+// A passage is a request that is being passed on.
+type passage struct {
+	to    *leader
+	again error // why it was not carried out and can be tried again
+}
+
+type passageKey struct{}
+
+// pass passes a request on, for as long as the same leader leads. It returns an error if nothing was answered, and the
+// request can be passed on again.
+func pass(proxy http.Handler, to *leader, leading func() string, w http.ResponseWriter, r *http.Request) error {
+	p := &passage{to: to}
+	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), passageKey{}, p))
+	defer cancel()
+	defer whileLeading(to.identity, leading, cancel)()
+	proxy.ServeHTTP(w, r.WithContext(ctx))
+	return p.again
+}
 
 func (s *Service) rewrite(r *httputil.ProxyRequest) {
-	to := r.In.Context().Value(leaderKey{}).(*leader)
+	to := r.In.Context().Value(passageKey{}).(*passage).to
 	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = s.opts.Scheme, to.host, r.In.Host
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // ReverseProxy takes out what it cannot parse; that is for the leader to judge
 	r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
@@ -114,6 +146,9 @@ func (s *Service) find(ctx context.Context, leading func() string) (*leader, err
 	if found.host == net.JoinHostPort(s.opts.Address, strconv.Itoa(int(*s.opts.Ports[0].Port))) {
 		return nil, errors.New("this replica's term has just begun or ended")
 	}
+	if leading() != identity {
+		return nil, errors.New("another replica has just begun to lead")
+	}
 	s.known.Store(found)
 	return found, nil
 }
@@ -124,16 +159,31 @@ func whileLeading(identity string, leading func() string, cancel func()) (stop f
 	go func() {
 		tick := time.NewTicker(watchLeader)
 		defer tick.Stop()
-		for leading() == identity {
+		for {
 			select {
 			case <-tick.C:
+				if leading() != identity {
+					cancel()
+					return
+				}
 			case <-done:
 				return
 			}
 		}
-		cancel()
 	}()
 	return func() { close(done) }
+}
+
+// sleep returns false if ctx has ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // refuse answers a request that was not carried out.
@@ -142,17 +192,29 @@ func refuse(w http.ResponseWriter, why string) {
 	http.Error(w, why, http.StatusServiceUnavailable)
 }
 
-// refuseFailed answers a request that could not be passed on.
-func refuseFailed(w http.ResponseWriter, r *http.Request, err error) {
-	to := r.Context().Value(leaderKey{}).(*leader)
+// passageFailed answers a request that could not be passed on, or leaves it for another try: if it was not carried out,
+// and has no body that is spent.
+func passageFailed(w http.ResponseWriter, r *http.Request, err error) {
+	p := r.Context().Value(passageKey{}).(*passage)
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		refuse(w, fmt.Sprintf("the leader, %s, cannot be reached", to.identity))
+	switch {
+	case errors.Is(err, errNotLeader):
+		err = fmt.Errorf("%s does not lead any more", p.to.identity)
+	case errors.As(err, &op) && op.Op == "dial":
+		err = fmt.Errorf("the leader, %s, cannot be reached", p.to.identity)
+	default:
+		klog.FromContext(r.Context()).V(2).Info("A request that was passed on has failed", "leader", p.to.identity, "err", err)
+		http.Error(w, fmt.Sprintf("the connection to the leader, %s, broke: the request may have been carried out", p.to.identity), http.StatusBadGateway)
 		return
 	}
-	klog.FromContext(r.Context()).V(2).Info("A request that was passed on has failed", "leader", to.identity, "err", err)
-	http.Error(w, fmt.Sprintf("the connection to the leader, %s, broke: the request may have been carried out", to.identity), http.StatusBadGateway)
+	if r.ContentLength == 0 {
+		p.again = err
+		return
+	}
+	refuse(w, err.Error())
 }
+
+var errNotLeader = errors.New("the replica does not lead")
 
 func defaultTransport() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()

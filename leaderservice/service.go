@@ -22,7 +22,10 @@ import (
 	"github.com/elector-go/elector"
 )
 
-const defaultGrace = time.Second
+const (
+	defaultGrace = time.Second
+	defaultWait  = time.Second
+)
 
 // Options say which Service leads to the leader, and where this replica is. Namespace, Service, Address and Ports are
 // required.
@@ -51,6 +54,10 @@ type Options struct {
 	// stop, before their contexts end. The Lease is kept meanwhile. Connections that were taken over, as WebSockets are,
 	// have no grace. Default: 1 s. Negative: none.
 	Grace time.Duration
+
+	// Wait is how long Forward keeps a request that cannot be answered yet, as in the milliseconds of a hand-over, before
+	// it is refused. Default: 1 s. Negative: not at all.
+	Wait time.Duration
 
 	// Scheme is how Forward reaches the leader: "http" or "https". Default: "http".
 	Scheme string
@@ -129,8 +136,8 @@ func (o Options) complete() (Options, error) {
 	}
 	if addr, err := netip.ParseAddr(o.Address); err != nil || addr.Zone() != "" {
 		wrong("Address", "%q is not an IP address: in a pod it is status.podIP, by the downward API", o.Address)
-	} else if addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() {
-		wrong("Address", "%s cannot be in an EndpointSlice: the API refuses loopback, unspecified, link-local and multicast addresses", o.Address)
+	} else if addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast() {
+		wrong("Address", "%s cannot be in an EndpointSlice: the API refuses loopback, unspecified and link-local addresses", o.Address)
 	} else {
 		o.Address = addr.Unmap().String() // the form that the API keeps, so that it is compared with the same
 	}
@@ -149,6 +156,7 @@ func (o Options) complete() (Options, error) {
 	}
 	o.Ports = ports
 	o.Grace = cmp.Or(o.Grace, defaultGrace)
+	o.Wait = cmp.Or(o.Wait, defaultWait)
 	if o.Scheme = cmp.Or(o.Scheme, "http"); o.Scheme != "http" && o.Scheme != "https" {
 		wrong("Scheme", "%q: must be http or https", o.Scheme)
 	}

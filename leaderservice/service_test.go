@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,6 +178,20 @@ func TestWhenTheApiIsInTroubleEmptyingIsTriedForFiveSecondsOnly(t *testing.T) {
 	})
 }
 
+// The API is out of reach altogether: what is left of the term is all the time there is.
+func TestEmptyingItEndsWithTheTerm(t *testing.T) {
+	inShop(t, func(s *shop) {
+		leader, _ := s.twoReplicas()
+		leader.leases.Partition(electortest.Both)
+		over := leader.el.Status().Term.ValidUntil()
+		leader.slices.intercept(func(string) error { time.Sleep(requestLimit); return electortest.Unavailable() })
+		time.Sleep(time.Until(over) - 3*time.Second)
+		leader.stop()
+		time.Sleep(time.Until(over) + requestLimit + time.Second)
+		require.Contains(s, leader.log.all(), errOver.Error())
+	})
+}
+
 func TestACrashedLeadersAddressIsReplacedByTheNextOnesFirstWrite(t *testing.T) {
 	inShop(t, func(s *shop) {
 		leader, standby := s.twoReplicas()
@@ -207,17 +222,17 @@ func TestALateWriteOfAPastLeaderIsAConflictAndThenItLeavesTheSuccessorsAlone(t *
 		leader, standby := s.twoReplicas()
 		leader.leases.Partition(electortest.Both)
 		arrives := time.Now().Add(30 * time.Second)
-		held := false
+		var held atomic.Bool
 		leader.slices.intercept(func(verb string) error {
 			if verb == "update" {
-				held = true
+				held.Store(true)
 				time.Sleep(time.Until(arrives))
 			}
 			return nil
 		})
 		s.slices.edit(func(e *discoveryv1.EndpointSlice) { e.Endpoints = nil }) // so that it has something to write
 		time.Sleep(time.Until(arrives) + 5*time.Second)
-		require.True(s, held)
+		require.True(s, held.Load())
 		require.Equal(s, standby.address, s.slices.leads())
 		require.Equal(s, []string{"", leader.address, "", standby.address}, s.slices.addresses())
 	})

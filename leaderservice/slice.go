@@ -67,26 +67,17 @@ func (p *publication) keep(ctx context.Context) {
 			p.said = err.Error()
 		default:
 			if wrote {
-				log.Info("The Service leads to this replica", "address", p.opts.Address, "token", p.term.Token())
+				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "token", p.term.Token())
 			}
 			p.said = ""
 		}
-		p.pause(ctx, wait)
+		sleep(ctx, wait)
 		if wait == checkInterval {
 			p.seen = nil
 		}
 	}
 	if err := p.withdraw(ctx); err != nil {
 		log.Error(err, "The Service may lead here until the next leader's first write", "token", p.term.Token())
-	}
-}
-
-func (p *publication) pause(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -107,7 +98,7 @@ func (p *publication) withdraw(ctx context.Context) error {
 		case ctx.Err() != nil, apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 			return err
 		}
-		p.pause(ctx, withdrawRetry)
+		sleep(ctx, withdrawRetry)
 	}
 }
 

@@ -57,7 +57,7 @@ type Lock struct {
 
 // New returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
 // nil: the lock sets it, and SingleTerm. All else in opts means what it means for elector.New. All mistakes are reported
-// at once.
+// at once. A client made by elector.NewClient is used as any other here, without its second connection: use NewForConfig.
 //
 // The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
 // opts. A release is sent when client-go asks for it: unlike Upgrade, New cannot know whether OnStartedLeading has

@@ -127,8 +127,10 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 		f.await(time.Second, nil)
 		f.pass(20 * time.Second)
 		f.steal("thief")
-		f.pass(time.Second)
+		begin := time.Now()
 		<-a.done
+		require.Less(f, time.Since(begin), lock.RenewDeadline+2*lock.RetryPeriod)
+		f.pass(time.Second)
 		require.Equal(f, 1, a.terms)
 		a.run()
 		f.await(16*time.Second, nil)
@@ -148,12 +150,14 @@ func TestALeaseThatWasNotReleasedIsTakenUpAgainByTheSameReplica(t *testing.T) {
 				inFleet(t, func(f *fleet) {
 					a := start(f)
 					f.await(time.Second, nil)
+					b := f.start("b")
 					f.pass(20 * time.Second)
 					a.stop()
 					<-a.done
 					f.pass(after)
 					a.run()
 					f.await(time.Second, nil)
+					require.Zero(f, b.terms)
 					require.Equal(f, 2, a.terms)
 					f.pass(time.Minute)
 					require.Equal(f, 2, a.terms)

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -57,6 +58,16 @@ func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderE
 	config.RenewDeadline, config.RetryPeriod = RenewDeadline, RetryPeriod
 	config.Callbacks = l.join(config.Callbacks)
 	return config, nil
+}
+
+// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade has an error, as that one does for a
+// config that it refuses.
+func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig) {
+	config, err := Upgrade(config)
+	if err != nil {
+		panic(err)
+	}
+	leaderelection.RunOrDie(ctx, config)
 }
 
 // optionsOf returns what config says for an Elector, but for what its lock says.

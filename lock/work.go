@@ -14,7 +14,6 @@ const unheeded = time.Second
 
 // work is one call of OnStartedLeading.
 type work struct {
-	begun    atomic.Bool
 	asked    atomic.Bool // its context was asked whether it has ended, or another was made of it
 	returned chan struct{}
 	early    bool // it returned before it was told to: goroutines of its own may work on. Written before returned closes
@@ -43,7 +42,7 @@ func (w *work) drain(lost <-chan struct{}) {
 		return
 	case <-timer.C:
 	}
-	if w.begun.Load() && !w.asked.Load() {
+	if !w.asked.Load() {
 		return
 	}
 	select {
@@ -79,7 +78,6 @@ func (l *Lock) workContext(ctx context.Context, s *session, work *work) context.
 
 // run calls the callback. A panic is passed on before anything is released; runtime.Goexit counts as a return.
 func (w *work) run(ctx context.Context, started func(context.Context)) {
-	w.begun.Store(true)
 	defer func() {
 		if r := recover(); r != nil {
 			panic(r)

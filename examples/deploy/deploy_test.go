@@ -126,7 +126,7 @@ func TestTheRolesAreTheLeast(t *testing.T) {
 		{"create", "leases", forbidden("create", "leases")},
 		{"get", "leases", forbidden("get", "leases")},
 		{"update", "leases", forbidden("update", "leases")},
-		{"watch", "leases", append(forbidden("watch", "leases"), "No watch on the lease: looking at it every RetryPeriod instead")},
+		{"watch", "leases", append(forbidden("watch", "leases"), "No watch on the lease")},
 		{"get", "endpointslices", append(forbidden("get", "endpointslices"), "The Service may not lead to the leader")},
 		{"create", "endpointslices", append(forbidden("create", "endpointslices"), "The Service may not lead to the leader")},
 		{"update", "endpointslices", append(forbidden("update", "endpointslices"), "The Service may not lead to the leader")},
