@@ -79,7 +79,7 @@ importers:
 # and client-go, which are those in go.mod; with the newest client-go; and on 32 bits.
 OLDEST_GO = go$(shell sed -n 's/^go //p' go.mod)
 NEWEST = v0.37.2
-TESTS = -timeout 30m -skip '^(TestFigures|TestSimulation)$$'
+TESTS = -timeout 30m -skip '^TestFigures$$'
 compat:
 	go run ./internal/compat -build
 	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
