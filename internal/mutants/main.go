@@ -192,7 +192,7 @@ func failing(dir string) (skip string, err error) {
 
 // build makes the test binary. A mutant may leave code behind that go vet objects to.
 func build(dir string) ([]byte, error) {
-	cmd := exec.Command("go", "test", "-vet=off", "-c", "-o", "mutant.test", ".")
+	cmd := exec.Command("go", "test", "-vet=off", "-ldflags=-s -w", "-c", "-o", "mutant.test", ".")
 	cmd.Dir = dir
 	return cmd.CombinedOutput()
 }
