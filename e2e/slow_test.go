@@ -35,7 +35,8 @@ func leadSlowly(f *fleet, kind electorKind) time.Duration {
 	before := f.getLease(f.t.Context()).ResourceVersion
 	time.Sleep(time.Minute)
 	require.NotEqual(f.t, before, f.getLease(f.t.Context()).ResourceVersion, "the leader has renewed over the slow line")
-	gap := leaderless(f.spans(), time.Now())
+	now := time.Now()
+	gap := leaderless(f.spans(), now)
 	f.addLost(slowTerms, kind, f.countOf(event.Cancelled) > 0)
 	figures.addTime(slowLeaders, kind, gap)
 	return gap

@@ -133,7 +133,9 @@ func (p *Proxy) serve(client net.Conn) {
 
 	var both sync.WaitGroup
 	both.Go(func() { l.carry(l.server, p.read(l.client, &p.requests), l.silent.Load) })
-	both.Go(func() { l.carry(l.client, p.read(l.server, &p.replies), func() bool { return l.silent.Load() || l.deaf.Load() }) })
+	both.Go(func() {
+		l.carry(l.client, p.read(l.server, &p.replies), func() bool { return l.silent.Load() || l.deaf.Load() })
+	})
 	both.Wait()
 }
 
