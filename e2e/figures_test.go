@@ -36,6 +36,7 @@ var (
 	editedTerms   = figure{"times of the Lease cut to milliseconds, ten times: terms lost", "lost"}
 	policyWrites  = figure{"release made longer by a policy: writes", ""}
 	policyStop    = figure{"release made longer by a policy: end of the work to end of Run", "s"}
+	policyGap     = figure{"release made longer by a policy, to 10 s: gap", "s"}
 	restart       = figure{"SIGKILL and restart with StateDir: begin of Run to leading", "s"}
 	byAnnotation  = figure{"step down by annotation: gap", "s"}
 	transferTime  = figure{"transfer by annotation: request to the named one's leading", "s"}
@@ -43,7 +44,7 @@ var (
 		cleanStop, crash, drainOverlap, drainGap, wakeActing,
 		leaderLoad, standbyLoad, readmeStop, pollingStop, fromClientGo, toClientGo,
 		deadTerms, deadRenewal, deadLeaders, deadStandby,
-		slowTerms, slowLeaders, editedTerms, policyWrites, policyStop, restart, byAnnotation, transferTime,
+		slowTerms, slowLeaders, editedTerms, policyWrites, policyStop, policyGap, restart, byAnnotation, transferTime,
 	}
 )
 

@@ -12,10 +12,10 @@ import (
 	"github.com/elector-go/elector/e2e/internal/event"
 )
 
-// TestAReplicaThatWasKilledAndIsBackLeadsAtOnce kills it at any moment: soon after its start too, when it may have
-// written the file in its StateDir but not the Lease, or the Lease but not read the answer.
+// TestAReplicaThatWasKilledAndIsBackLeadsAtOnce runs before the parallel tests too. It kills the replica at any moment:
+// soon after its start as well, when it may have written the file in its StateDir but not the Lease, or the Lease but not
+// read the answer.
 func TestAReplicaThatWasKilledAndIsBackLeadsAtOnce(t *testing.T) {
-	t.Parallel()
 	f := newFleet(t)
 	dir := "-state-dir=" + t.TempDir()
 	leader := f.start(ours, dir)
