@@ -1,6 +1,6 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples figures metrics metrics/alerts e2e
+MODULES = . examples figures metrics metrics/alerts e2e cmd/elector
 
 .PHONY: test servers quick e2e chaos bench lint sim mutants figures model
 
@@ -13,6 +13,7 @@ test: servers
 	go -C figures test -timeout 15m ./...
 	go -C metrics test -race -timeout 15m ./...
 	go -C metrics/alerts test -timeout 15m ./...
+	go -C cmd/elector test -timeout 15m ./...
 	$(MAKE) e2e
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.

@@ -4,10 +4,12 @@ go 1.26.0
 
 require (
 	github.com/elector-go/elector v0.0.0
+	github.com/elector-go/elector/e2e v0.0.0
 	github.com/elector-go/elector/metrics v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
+	github.com/stretchr/testify v1.12.1
 	golang.org/x/sys v0.48.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
