@@ -25,11 +25,11 @@ import (
 
 // The exit codes of elector's own, as the commands env, nohup and timeout have them.
 const (
-	exitFailed     = 1   // status, follow, step-down: the request failed
-	exitNobody     = 3   // status: nobody leads; step-down: there is nobody to ask
-	exitOwnFailure = 125 // run: elector itself could not do its work
-	exitNotRunnable
-	exitNotFound
+	exitFailed      = 1   // status, follow, step-down: the request failed
+	exitNobody      = 3   // status: nobody leads; step-down: there is nobody to ask
+	exitOwnFailure  = 125 // run: elector itself could not do its work
+	exitNotRunnable = 126 // run: the program cannot be run
+	exitNotFound    = 127 // run: there is no such program
 )
 
 // An exitError ends elector with a code. Without a message it ends silently: what there was to say has been said.
@@ -72,7 +72,7 @@ func exitCode(err error, say func(string) (int, error)) int {
 		exit = &exitError{code: exitFailed, err: err}
 	}
 	if exit.err != nil {
-		_, _ = say("elector: " + strings.ReplaceAll(exit.err.Error(), "\n", "\n  ") + "\n")
+		_, _ = say("elector: " + strings.ReplaceAll(err.Error(), "\n", "\n  ") + "\n")
 	}
 	return exit.code
 }
