@@ -1,20 +1,26 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples figures metrics metrics/alerts e2e cmd/elector
+MODULES = . operator examples figures metrics metrics/alerts e2e
 
-.PHONY: test servers quick e2e chaos bench lint sim mutants figures model
+.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model
 
-# Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes.
+# Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
+# all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere.
 test: servers
-	go vet ./...
+	go vet -race ./...
 	go test -race -timeout 15m -skip '^TestFigures$$' ./...
 	go test -timeout 15m -run '^TestFigures$$' . # hours of virtual time in one goroutine after another: no race to find
-	go -C examples test -race -p 4 -timeout 15m ./... # they wait more than they work
-	go -C figures test -timeout 15m ./...
 	go -C metrics test -race -timeout 15m ./...
+	go -C operator test -timeout 15m ./...
+	go -C examples test -p 4 -timeout 15m ./... # they wait more than they work
+	go -C figures test -timeout 15m ./...
 	go -C metrics/alerts test -timeout 15m ./...
-	go -C cmd/elector test -timeout 15m ./...
 	$(MAKE) e2e
+
+# The tests of the examples and of e2e under the race detector. Nightly.
+race: servers
+	go -C examples test -race -p 4 -timeout 15m ./...
+	$(MAKE) e2e chaos RACE=-race
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
 servers:
@@ -26,8 +32,9 @@ quick:
 	go test ./...
 
 # Replicas as processes against a real kube-apiserver and etcd, beside client-go's elector. -v shows the figures.
+RACE =
 e2e:
-	go -C e2e test -race -count=1 -v -timeout 60m ./...
+	go -C e2e test $(RACE) -count=1 -v -timeout 60m ./...
 
 # One table of costs and figures beside client-go's elector, in virtual time but for the costs.
 bench:
@@ -35,7 +42,7 @@ bench:
 
 # What happens to processes, connections and servers in the worst case, beside client-go's elector.
 chaos:
-	go -C e2e test -race -count=1 -v -timeout 30m -run TestChaos . -chaos
+	go -C e2e test $(RACE) -count=1 -v -timeout 30m -run TestChaos . -chaos
 
 lint:
 	@for m in $(MODULES); do \

@@ -12,23 +12,30 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// refusedReleaseLimit is how long a release is tried that the API refuses.
+const refusedReleaseLimit = time.Second
+
 // A candidate is what one call of Run owns. Only its goroutine touches it.
 type candidate struct {
 	*Elector
-	log     klog.Logger
-	ctx     context.Context // for requests: with the values of Run's ctx, but without its end
-	seen    observed
-	own     tenure
-	active  *activeTerm // nil while standing by
-	call    *call       // the request under way, nil for none
-	watch   watching
-	trouble trouble
-	report  reporter
+	log      klog.Logger
+	ctx      context.Context // for requests: with the values of Run's ctx, but without its end
+	seen     observed
+	own      tenure
+	active   *activeTerm // nil while standing by
+	calls    calls
+	watch    watching
+	trouble  trouble
+	report   reporter
+	health   *health   // nil without Options.Healthy
+	stateDir *stateDir // nil without Options.StateDir
 
+	changes   int           // of the record, as far as seen
 	notBefore time.Time     // no request before then, after a failed one
 	asked     time.Time     // when the last GET was sent that is over
+	doubting  bool          // the next GET is to find out whether the watch still works (L2)
 	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
-	contested int           // writes in a row that were refused as conflicts, or put right what another hand had changed
+	contested int           // writes in a row that were refused as conflicts, or put right what another client had changed
 
 	lastRenewal time.Time
 	timer       *time.Timer
@@ -37,22 +44,32 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity)
 	ctx = context.WithoutCancel(ctx)
-	return &candidate{
+	c := &candidate{
 		Elector: e,
 		log:     log,
 		ctx:     ctx,
+		calls:   calls{replies: make(chan reply, maxCalls)},
 		watch:   watching{Elector: e, log: log, ctx: ctx},
 		report:  reporter{Elector: e, log: log},
 		timer:   time.NewTimer(0),
 	}
+	c.health = newHealth(ctx, e.opts.Healthy, e.timing)
+	c.stateDir = newStateDir(log, e.opts.StateDir, e.lease)
+	if e.client != nil {
+		e.client.use()
+	}
+	return c
 }
 
 // close ends what Run has started.
 func (c *candidate) close() {
 	c.watch.stop()
 	c.timer.Stop()
-	if c.call != nil {
-		c.call.cancel()
+	c.calls.drop()
+	c.health.stop()
+	c.stateDir.unlock()
+	if c.client != nil {
+		c.client.unuse()
 	}
 	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.trouble.err})
 	c.report.wait()
@@ -62,25 +79,55 @@ func (c *candidate) close() {
 func (c *candidate) standBy(ctx context.Context) bool {
 	c.own = c.own.afterwards(c.seen, c.identity)
 	for ctx.Err() == nil {
+		c.proveDead()
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
 		if d.do == lead {
 			return true
 		}
-		c.await(c.act(c.watch.poll(d), now), ctx.Done(), nil, nil)
+		c.await(c.act(c.check(c.watch.poll(d)), now), ctx.Done(), nil, nil)
 	}
 	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
 	c.own.phase = releasing
-	if c.call != nil && c.call.do == get {
-		c.drop()
-	}
-	if c.call == nil && len(c.own.unconfirmed) > 0 {
+	if !c.calls.writing() && len(c.own.unconfirmed) > 0 {
 		c.seen.stale = true // the watch may have more to tell
 	}
 	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
 	}
 	return false
+}
+
+// proveDead takes in what the file in StateDir proves, as soon as this process has its lock (S12).
+func (c *candidate) proveDead() {
+	if dead := c.stateDir.lock(); len(dead) > 0 {
+		c.own.dead = dead
+		if c.seen.lease != nil {
+			c.forgetDead()
+		}
+	}
+}
+
+// forgetDead ends the proof once a record is seen that no dead process has written, even if an old one comes back.
+func (c *candidate) forgetDead() {
+	if !c.own.isDead(c.seen) {
+		c.own.dead = nil
+		c.stateDir.forget()
+	}
+}
+
+// check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
+// Lease free long since (L2). Each candidate asks at a random moment of its own.
+func (c *candidate) check(d decision) decision {
+	quiet := c.seen.quiet()
+	if d.do != acquire || !c.watch.open || quiet.IsZero() || c.asked.After(quiet) {
+		return d
+	}
+	if at := quiet.Add(c.jitter * time.Duration(c.opts.RetryPeriod/2/spread)); at.Before(d.at) {
+		c.doubting = true
+		return decision{do: get, at: at}
+	}
+	return d
 }
 
 // lead runs the callback once, from the win to the release. It reports whether to campaign again; if not, what Run
@@ -90,8 +137,11 @@ func (c *candidate) lead(ctx context.Context) (again bool, err error) {
 	for !l.term.returned.Load() {
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
-		if d.do == stop {
+		switch d.do {
+		case stop:
 			l.lose(d.lost)
+		case stepDown:
+			l.cancel(d.lost)
 		}
 		switch {
 		case c.own.phase == draining:
@@ -108,7 +158,8 @@ func (c *candidate) lead(ctx context.Context) (again bool, err error) {
 
 // becomeLeader starts the callback for the term just won.
 func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
-	c.own.phase, c.own.sitOut = leading, time.Time{}
+	c.own.phase, c.own.sitOut, c.own.adopted = leading, time.Time{}, 0
+	c.stateDir.won()
 	l := &activeTerm{
 		log:      c.log.WithValues("term", c.own.version),
 		stepDown: make(chan struct{}),
@@ -129,7 +180,9 @@ func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
 
 // becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
 func (c *candidate) becomeDraining(l *activeTerm) {
-	c.own.phase = draining
+	now := time.Now()
+	c.own.phase, c.own.drainSince = draining, now
+	l.term.draining.Store(&now)
 	c.report.stopping(l, context.Cause(l.ctx), c.seen)
 }
 
@@ -142,6 +195,7 @@ func (c *candidate) oversee(l *activeTerm, now time.Time) {
 	if l.term.overruns(now) && !l.alarmed.Load() {
 		go l.raise() // its timer stands still while the machine is suspended
 	}
+	c.report.draining(l, c.own.drainSince, now)
 }
 
 // becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
@@ -153,11 +207,8 @@ func (c *candidate) becomeReleasing(l *activeTerm) (again bool, err error) {
 	l.cancel(nil)
 	c.active = nil
 	c.publish(time.Now())
-	if l.err = c.releaseLease(c.own.sent.Add(c.leaseDuration)); l.err != nil {
-		l.log.Error(l.err, "Could not release the lease; others wait until it expires")
-	} else if c.own.wrote.holder == "" {
-		l.log.Info("Released the lease")
-	}
+	l.err = c.releaseLease(c.own.sent.Add(c.leaseDuration))
+	c.report.released(l, c.own.wrote, l.err)
 	c.current.Store(nil)
 	close(l.done)
 	return c.outcome(l)
@@ -177,8 +228,8 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 		}
 		return false, nil
 	}
-	if h := c.seen.holder(); lost.Reason == ReasonSteppedDown && (h == "" || h == c.identity) { // nobody else leads yet
-		c.own.sitOut = time.Now().Add(c.leaseDuration)
+	if h := c.seen.holder(); lost.givenUp() && (h == "" || h == c.identity) { // nobody else leads yet
+		c.own.sitOut, c.own.gaveUp = time.Now().Add(c.leaseDuration), c.own.wrote.acquired
 	}
 	if c.opts.SingleTerm && result != nil {
 		return false, errors.Join(lost, result)
@@ -192,15 +243,25 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 }
 
 // releaseLease releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
+// What the API refuses, and will go on to refuse, is tried briefly (S8).
 func (c *candidate) releaseLease(until time.Time) error {
+	defer c.calls.drop()
+	start := time.Now()
 	for {
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
 		switch {
-		case d.do == done && c.call == nil:
+		case c.trouble.refused != "":
+			until = earliest(until, start.Add(refusedReleaseLimit))
+		case d.do == done && c.own.wrote.holder == "" && c.own.wrote.renewed != 0:
+			return nil // released: whatever is under way comes too late
+		case d.do == done && !c.calls.writing():
 			return nil
-		case !now.Before(until):
-			c.drop()
+		case d.do == done:
+			until = earliest(until, start.Add(c.renewDeadline/3))
+			d = decision{do: get, at: latest(c.calls.awaited().sent, c.asked).Add(c.renewDeadline / 6)} // has the write won?
+		}
+		if !now.Before(until) {
 			return cmp.Or(c.trouble.err, errUnreleased)
 		}
 		c.await(earliest(c.act(d, now), until), nil, nil, nil)
@@ -211,27 +272,30 @@ func (c *candidate) releaseLease(until time.Time) error {
 func (c *candidate) act(d decision, now time.Time) time.Time {
 	at := latest(d.at, c.notBefore)
 	switch d.do {
-	case idle, done:
-		at = now.Add(c.leaseDuration)
+	case idle, done, lead, stop, stepDown:
+		return now.Add(c.leaseDuration)
 	case acquire:
 		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		at = latest(at, latest(d.at, c.seen.at).Add(c.jitter))
-		fallthrough
-	default:
-		if c.call == nil && !now.Before(at) {
-			c.send(d.do)
+		free := latest(d.at, c.seen.at).Add(c.jitter)
+		if c.opts.Yield != nil && c.seen.holder() != c.identity {
+			free = free.Add(max(c.opts.Yield(), 0))
 		}
+		at = latest(at, free)
 	}
-	return at
+	if now.Before(at) {
+		return at
+	}
+	if c.makeRoom(d.do, now) {
+		c.send(d.do, now)
+	}
+	return c.nextCall(now)
 }
 
 // await sleeps until the time given or until something happens, and takes in what did.
 func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
 	now := time.Now()
-	if c.call != nil {
-		until = c.call.giveUp // one request at a time
-	}
-	until = earliest(until, c.watch.tend(now, c.call != nil))
+	until = earliest(until, c.nextCall(now))
+	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil))
 	if c.active != nil {
 		until = earliest(until, now.Add(pulse))
 	}
@@ -243,14 +307,15 @@ func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{
 	case <-asked:
 		c.active.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
 	case <-returned:
-	case r := <-c.call.replies():
+	case r := <-c.calls.replies:
 		c.answered(r)
 	case ev := <-c.watch.events():
 		c.notice(ev)
+	case err := <-c.health.results():
+		c.own.unfit = err != nil
+		c.report.fitness(err)
 	}
-	if c.call != nil && !time.Now().Before(c.call.giveUp) {
-		c.abandon()
-	}
+	c.expire(time.Now())
 }
 
 // notice takes in what the watch tells.
@@ -258,7 +323,7 @@ func (c *candidate) notice(ev watchEvent) {
 	now := time.Now()
 	c.watch.notice(ev, now)
 	switch {
-	case ev.opened && c.own.phase == standingBy && c.seen.known():
+	case ev.opened && c.own.phase == standingBy && c.seen.lease != nil:
 		c.seen.stale = true // a deletion before the watch began is not told by it
 	case ev.lease != nil && ev.change == watch.Deleted:
 		c.observe(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
@@ -274,7 +339,12 @@ func (c *candidate) observe(next observed) {
 	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.known() {
 		return
 	}
+	c.changes++
 	c.own = c.own.saw(next, c.identity)
+	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
+		c.calls.void()
+		c.forgetDead()
+	}
 	c.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {
 		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
@@ -283,7 +353,6 @@ func (c *candidate) observe(next observed) {
 		c.notBefore = time.Time{}
 	}
 	if holder := next.holder(); holder != "" && holder != c.identity {
-		c.own.sitOut = time.Time{} // another leads: nothing to sit out any more
 		if c.trouble.refused == "create" || c.trouble.refused == "update" {
 			c.trouble.forgive() // nothing to write any more either
 		}
@@ -302,11 +371,19 @@ func (c *candidate) publish(awake time.Time) {
 		lastError:    c.trouble.err,
 		refusedSince: c.trouble.since,
 		awake:        awake,
+		stuck:        c.stuck(time.Now()),
 	}
 	if c.active != nil {
 		s.term = c.active.term
 	}
 	c.state.Store(s)
+}
+
+// stuck reports whether so many clients have not returned from requests that no more are sent (L9).
+func (c *candidate) stuck(now time.Time) bool {
+	stuck := c.calls.stuck(now)+c.watch.lingering() >= maxCalls
+	c.trouble.stuck(c.log, stuck)
+	return stuck
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -1,19 +1,21 @@
-// Package elector elects a leader among the replicas of a program, by a coordination.k8s.io/v1 Lease that they share.
-// One of them at a time runs the function given as [Options.Run]; the others stand by.
+// Package elector elects a leader among the replicas of a program. The replicas share a coordination.k8s.io/v1 Lease.
+// One of them at a time runs the function [Options.Run], called the callback below; the others stand by.
 //
 // # The promise
 //
-//   - One at a time. While the callback returns within the stop budget of being told, no two replicas are inside it at
-//     once: not on release, not on loss, not under lost or late replies, partitions, deleted or edited Leases (but see
-//     below), or equal identities. A clean stop needs no budget: the callback may drain for minutes, and nobody else
-//     leads before it has returned, because the lease is kept meanwhile. (If the API is out of reach, it cannot be
-//     kept; then a drain has what is left of the lease, and [Options.OnOverrun] tells.)
-//   - Hand-over is immediate: after a clean stop the next replica leads one watch event and one write later; after a
-//     crash, at the moment the Lease expires.
-//   - Leadership is a phase, not a process. Losing it stops the callback, waits for it, and campaigns again.
-//   - A quiet standby sends no requests but its watch.
-//   - When the promise cannot be kept, that is said before another replica may lead: [Options.OnOverrun],
-//     [Elector.Check], and the cause of the callback's ctx, a [*LostError].
+//   - One at a time. If the callback returns within the stop budget after a loss, it never runs in two replicas at
+//     once: not after a release or a loss, not when replies are late or missing, not in a partition, not when the Lease
+//     is edited, not when two replicas use the same identity. (A deleted Lease has an exception: see below.) A clean
+//     stop needs no budget: the lease is kept while the callback drains, for minutes if necessary, and nobody else
+//     leads before it has returned. If the API is out of reach the lease cannot be kept; the drain then has what is
+//     left of it, and [Options.OnOverrun] is called before it ends.
+//   - Hand-over is immediate. After a clean stop the next replica leads within one watch event and one write. After a
+//     crash it leads as soon as the Lease expires.
+//   - Losing leadership does not end the process. The callback is stopped and waited for, and the replica campaigns
+//     again.
+//   - A standby sends no requests except its watch, as long as the leader renews.
+//   - When the promise cannot be kept, that is reported before another replica may lead: by [Options.OnOverrun], by
+//     [Elector.Check], and by the cause of the callback's ctx, a [*LostError].
 //
 // # The states
 //
@@ -31,43 +33,44 @@
 //
 // # The timing
 //
-// A leader counts from just before it sends a renewal, a standby from after it has received it, each by its own
-// monotonic clock. So a standby's patience always begins later, and no clocks are compared:
+// A leader counts from just before it sends a renewal. A standby counts from just after it has received that renewal.
+// Each uses its own monotonic clock, so times of different machines are never compared, and the standby's period always
+// ends later:
 //
-//	sent + RenewDeadline   the term's authority ends; the callback is told
+//	sent + RenewDeadline   the term ends, and with it the callback's ctx
 //	sent + LeaseDuration   the earliest time at which another replica may lead
 //
 //	stop budget = LeaseDuration − RenewDeadline
 //
-// If the standby's clock runs faster than the leader's by the factor 1+r, and the callback takes s to return, one at a
-// time holds as long as
+// Clocks may run at different rates. If a standby's clock is faster than the leader's by the factor 1+r, and the
+// callback takes s to return, the promise holds as long as
 //
 //	(RenewDeadline + s) · (1+r) ≤ LeaseDuration
 //
-// which with the defaults, and a callback that stops within 3 s, is a clock that gains 15 %.
+// With the default durations and a callback that returns within 3 s, a clock may gain 15 %.
 //
-// The wall clock is used for one thing only, to notice that a machine was suspended: a term ends when either clock says
-// that RenewDeadline has passed. So a wall clock that is set forward by seconds costs a term, and one set back nothing.
+// The wall clock only serves to notice that the machine was suspended: a term ends when either clock says that
+// RenewDeadline has passed. Setting the wall clock forward by seconds may therefore cost a term. Setting it back has no
+// effect.
 //
 // # What is not promised
 //
-// A process that is suspended, or starved of CPU, cannot stop itself, and what it has sent cannot be called back.
-// [Term.Valid] is worked out from two clocks at each call, so it is false from the first look after waking; and
-// [Term.Token] lets the outside system refuse the writes of a past leader.
+// A process that is suspended, or gets no CPU, cannot stop itself, and a request that was sent cannot be taken back.
+// [Term.Valid] reads the clocks at each call, so it is false on the first call after the process resumes. With
+// [Term.Token], an outside system can refuse the writes of a past leader.
 //
-// A deleted Lease binds everybody who has seen it until it would have expired, and its leader puts it back at once. A
-// candidate that has not seen the Lease that was deleted, because it starts only then or was cut off, cannot know: in
-// the moment before the Lease is back, or while the leader is cut off, it may win. A leader that sees this stops at
-// once, but beside it. (While candidates differ in LeaseDuration, as in a rolling change of it, that goes also for one
-// that has missed the present holder's record, and knows only of shorter ones.) Do not delete the Lease of a running
-// program; use [Elector.StepDown].
+// A deleted Lease binds everyone who has seen it until it would have expired, and its leader puts it back at once. A
+// candidate that has not seen it, because it starts at that moment or was cut off, may win before the Lease is back.
+// The old leader stops as soon as it sees this, but for that time two callbacks run at once. The same can happen while
+// candidates use different values of LeaseDuration, if one of them missed the present holder's record and knows only
+// shorter ones. Do not delete the Lease of a running program; use [Elector.StepDown].
 //
-// A hand that writes just what a release looks like (no holder, for one second, with a new renewTime) releases the
-// Lease, whoever leads. Blanking out the holder, or changing the duration, does not; but a candidate that starts only then
-// knows of no other duration.
+// An edit that looks exactly like a release (no holder, a duration of one second, a new renewTime) frees the Lease,
+// even if its holder still runs. Removing only the holder, or changing only the duration, does not free it for the
+// candidates that saw the record before. A candidate that starts afterwards knows only what it finds.
 //
-// An API server that takes longer than RenewDeadline/3 to answer cannot be led on.
+// An API server that takes longer than RenewDeadline/3 for every answer is too slow to lead with.
 //
-// On a Lease shared with candidates of other libraries, the promise is as good as theirs: client-go's elector, for one,
-// can release before its callback has stopped.
+// When candidates of other libraries use the same Lease, the promise is only as good as theirs. Client-go's elector,
+// for example, can release the Lease before its callback has stopped.
 package elector

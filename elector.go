@@ -16,60 +16,88 @@ const (
 	// writes of a thousand standbys again, and cost a single one 5 ms more.
 	spread = 10 * time.Millisecond
 
-	// pulse is how often a leader looks at its clocks, so that it soon notices that its machine was suspended (S2).
+	// pulse is how often a leader reads its clocks, so that it soon notices that its machine was suspended (S2).
 	pulse = time.Second
 )
 
-// An Elector is one candidate for one Lease. Make it with New or NewForConfig. Its methods may be called from any
-// goroutine.
+// An Elector is one candidate for one Lease. Create it with New or NewForConfig; the zero value is not usable. Its
+// methods may be called from any goroutine.
 type Elector struct {
 	timing
 	opts    Options
 	lease   types.NamespacedName
 	leases  coordinationv1client.LeaseInterface
-	redial  func(sent time.Time) // see NewForConfig; sent is when the request was that was not answered
+	client  *client // leases' own, if it is from NewClient; else nil
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[activeTerm] // nil while standing by
 }
 
-// New returns a candidate that uses the caller's client. It sends no request. All mistakes in opts are reported at
-// once, each with its field.
+// New returns a candidate that uses the given client. It sends no request. It reports all mistakes in opts at once,
+// each with its field.
 //
-// The client should not share its rate limiter with the work of Run, or renewals wait behind that work; NewForConfig
-// sees to that and to more.
+// The client should not share its rate limiter with the work of Run, or renewals wait behind that work. NewForConfig
+// makes a client that does not.
 func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, error) {
 	opts, err := opts.complete()
 	if leases == nil {
 		err = errors.Join(errors.New("leases: required: a client for coordination.k8s.io/v1, as clientset.CoordinationV1()"), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("elector: %w", err)
+		return nil, prefixed(err)
 	}
 	e := &Elector{
-		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline},
+		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod, opts.DrainLimit},
 		opts:   opts,
 		lease:  types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 		leases: leases.Leases(opts.Namespace),
-		redial: func(time.Time) {},
 	}
+	e.client, _ = leases.(*client)
 	e.state.Store(&snapshot{})
 	return e, nil
 }
 
+func prefixed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("elector: %w", err)
+}
+
+// connection is the client for a request: the first or the spare one, which is the same for clients but NewClient's.
+func (e *Elector) connection(spare bool) coordinationv1client.LeaseInterface {
+	if e.client == nil || !spare {
+		return e.leases
+	}
+	return e.client.links[1].leases.Leases(e.lease.Namespace)
+}
+
+// redial closes a connection on which the request at sent was not answered.
+func (e *Elector) redial(spare bool, sent time.Time) {
+	switch {
+	case e.client == nil:
+	case spare:
+		e.client.links[1].redial(sent)
+	default:
+		e.client.links[0].redial(sent)
+	}
+}
+
 // Run campaigns, leads while it holds the Lease, and campaigns again, until ctx ends or the callback returns by itself.
 //
-// It returns nil when ctx has ended and the callback has returned, with nil or ctx's error; nil when the callback
-// returned nil by itself; the callback's error otherwise, wrapped; and with Options.SingleTerm the *LostError of a
-// lost term, joined with the callback's error if it has one. (Without, an error returned after a loss is logged, and the
-// election goes on.) Errors of the API never end it. A second call while one is running is refused; once it has returned, it may be called
+// Run returns nil when ctx has ended and the callback has returned nil or ctx's own error, and nil when the callback
+// returned nil by itself. Any other error that the callback returns is returned, wrapped. After a lost term, an error
+// of the callback is logged and the election goes on. With Options.SingleTerm, Run returns the *LostError of a lost
+// term, joined with the callback's error if there is any. Errors of the API never end it.
+//
+// Only one Run may be in progress; a second call returns an error at once. After Run has returned it may be called
 // again.
 //
-// When ctx ends while the API is out of reach, Run tries to release the Lease for as long as it lasts, a LeaseDuration
-// from the last renewal at most.
+// When ctx ends while the API is out of reach, Run tries to release the Lease for what is left of it: at most a
+// LeaseDuration from the last renewal.
 //
-// It logs to the logger in ctx, klog.FromContext(ctx); for slog, run it with
-// klog.NewContext(ctx, logr.FromSlogHandler(handler)).
+// Run logs to the logger in ctx, klog.FromContext(ctx). For slog, pass klog.NewContext(ctx,
+// logr.FromSlogHandler(handler)).
 func (e *Elector) Run(ctx context.Context) error {
 	if !e.running.CompareAndSwap(false, true) {
 		return errRunning
@@ -88,13 +116,14 @@ func (e *Elector) Run(ctx context.Context) error {
 	}
 }
 
-// StepDown gives leadership up: the callback's ctx ends with ReasonSteppedDown, and once the callback has returned the
-// Lease is released, and StepDown returns. The candidate then sits out until another one leads, for one LeaseDuration
-// at most, and campaigns again.
+// StepDown gives up leadership: the callback's ctx ends with ReasonSteppedDown, and when the callback has returned the
+// Lease is released and StepDown returns. The candidate then waits until another one leads, for a LeaseDuration at
+// most, before it campaigns again.
 //
-// It returns ErrNotLeader when there is nothing to give up, ctx's error if that ends first (the stepping down goes on),
-// and an error when the Lease could not be released and others have to wait until it expires. Do not wait for it in
-// the callback itself, for it waits for the callback: pass the callback's ctx there, which it ends.
+// StepDown returns ErrNotLeader if there is nothing to give up, and an error if the Lease could not be released, so
+// that others have to wait until it expires. It returns ctx's error if ctx ends first; the term ends nevertheless.
+// StepDown waits for the callback. To call it from the callback itself, pass the callback's ctx, which ends as soon as
+// StepDown is called.
 func (e *Elector) StepDown(ctx context.Context) error {
 	l := e.current.Load()
 	if l == nil || !l.term.Valid() {

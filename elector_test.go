@@ -21,7 +21,7 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// DESIGN section 3, row by row.
+// What Run does, event by event.
 
 func TestRunReturnsNilWhenItsContextEndsWhileStandingBy(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -34,9 +34,13 @@ import (
 // stopped, and stops and starts again when leadership is lost.
 func Example() {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	cfg, noCfg := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		log.Fatal(err)
+	}
 	el, err := elector.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "order-controller", Run: work})
-	if err := errors.Join(noCfg, err); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
 	if err := el.Run(ctx); err != nil {
@@ -53,14 +57,17 @@ func work(ctx context.Context) error {
 
 // A health endpoint, and an end to a callback that does not stop.
 func ExampleElector_Check() {
-	cfg, noCfg := rest.InClusterConfig()
+	cfg, err := rest.InClusterConfig()
+	if err != nil {
+		log.Fatal(err)
+	}
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace: "shop",
 		Name:      "order-controller",
 		Run:       work,
 		OnOverrun: func(elector.Term) { os.Exit(1) },
 	})
-	if err := errors.Join(noCfg, err); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
 	http.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -132,13 +139,13 @@ func goBlocks(t *testing.T) []string {
 	for i := range blocks {
 		blocks[i], _, _ = strings.Cut(blocks[i], "```")
 	}
-	require.Len(t, blocks, 3)
+	require.Len(t, blocks, 5)
 	return blocks
 }
 
 func TestTheReadmesProgramIsTheExample(t *testing.T) {
 	program := goBlocks(t)[0]
-	assert.LessOrEqual(t, strings.Count(program, "\n"), 25, "lines")
+	assert.LessOrEqual(t, strings.Count(program, "\n"), 35, "lines")
 	formatted, err := format.Source([]byte(program))
 	require.NoError(t, err)
 	assert.Equal(t, string(formatted), program)
@@ -156,7 +163,7 @@ func TestTheReadmesOtherCodeIsTested(t *testing.T) {
 	assert.Contains(t, string(source), goBlocks(t)[1])
 	source, err = os.ReadFile("electortest/example_test.go")
 	require.NoError(t, err)
-	assert.Contains(t, string(source), goBlocks(t)[2])
+	assert.Contains(t, string(source), goBlocks(t)[4])
 }
 
 func ExampleElector_StepDown() {

@@ -9,17 +9,20 @@ import (
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
-// Follow yields the holders of a Lease, for those who want to know who leads without being a candidate: first the
-// present one, then each change, in order, until ctx ends or the loop is left. "" is nobody: there is no Lease, or it
-// was released, or it has expired, counted by the follower's own clock from the last renewal that it saw. While the API
-// is out of reach, the last holder stays.
+// Follow yields the holders of a Lease to a program that is not a candidate: first the present holder, then each
+// change, in order, until ctx ends or the loop is left. The empty string means that nobody holds the Lease: it does not
+// exist, was released, or has expired, counted by the caller's own clock from the last renewal it saw. While the API is
+// out of reach, the last holder stays.
 //
-// All happens in the caller's goroutine, but for reading the one watch. What changes while the loop's body is busy is told
-// afterwards; a holder that came and went meanwhile may be left out. It needs the verbs get and watch on the Lease; where watch is forbidden or broken, it looks every two
-// seconds, and otherwise once a minute while nobody leads. Errors of the API do not end it: they are logged to the logger in ctx, and tried again.
+// The loop runs in the caller's goroutine; only the watch has one of its own. Changes that arrive while the loop's body
+// is busy are yielded afterwards, and a holder that came and went meanwhile may be left out.
 //
-// A namespace or a name that none can have is an error, as of New; an empty namespace is the pod's own. Nothing is sent before
-// the loop begins, and each loop over the sequence begins anew.
+// Follow needs the verbs get and watch on the Lease. Where watch is forbidden or broken it polls every two seconds.
+// While nobody leads it also reads the Lease once a minute. Errors of the API do not end the loop: they are logged to
+// the logger in ctx, and the request is repeated.
+//
+// An empty namespace means the pod's own. Follow returns an error for a namespace or name that cannot exist, as New
+// does. Nothing is sent before the loop begins. Each loop over the sequence starts afresh.
 func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, namespace, name string) (iter.Seq[string], error) {
 	e, err := New(leases, Options{
 		Namespace: namespace,
@@ -46,8 +49,8 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 	}, nil
 }
 
-// follow tells one who only looks, and whose last answered GET was sent at asked, who leads and what to do next. When a
-// record expires, or is long without change, he asks, for it may be the watch that is dead.
+// follow returns the holder in the Lease as last seen, and what to do next. The last answered GET was sent at asked.
+// When a record expires, or has not changed for long, it asks for a GET: the watch may be dead.
 func follow(o observed, asked time.Time) (holder string, d decision) {
 	if asked.Before(o.expires) {
 		holder, d = o.holder(), decision{do: get, at: o.expires}

@@ -60,7 +60,7 @@ func TestFollowTellsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing.
 				w.pass(30 * time.Second)
 				w.deleteLease()
 				w.pass(30 * time.Second)
-				want := []sighting{{0, ""}, {30, "a"}, {60, ""}, {90, "b"}, {132, ""}, {195, "c"}, {210, ""}} // seconds
+				want := []sighting{{0, ""}, {30, "a"}, {60, ""}, {90, "b"}, {134, ""}, {195, "c"}, {210, ""}} // seconds
 				require.Len(w, *seen, len(want))
 				for i, s := range *seen {
 					assert.Equal(w, want[i].holder, s.holder)

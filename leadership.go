@@ -18,6 +18,7 @@ type activeTerm struct {
 	cancel       context.CancelCauseFunc
 	reportedEnd  bool            // Events and Metrics why it has ended; the reporter's
 	reportedStop bool            // the log that it was told to stop; likewise
+	drained      int             // minutes of the drain that were logged; likewise
 	returned     chan struct{}   // closed when the callback has returned
 	result       error           // of the callback, once it has
 	cause        error           // why it had been told to stop by then, nil if it had not

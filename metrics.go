@@ -6,35 +6,39 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Metrics receives the numbers of one or more candidates, each call with the Lease it is about. The calls come from the
-// election's goroutine, but Overrun from another one; all have to return at once.
+// Metrics receives the measurements of one or more candidates. The first argument of each method is the Lease that the
+// call is about. All methods must return at once: the election waits for them. Overrun is called from a goroutine of
+// its own, the others from the election's.
 //
-// The module github.com/elector-go/elector/metrics has one for Prometheus.
+// The module github.com/elector-go/elector/metrics implements it for Prometheus.
 type Metrics interface {
-	// Term tells the term that the candidate now serves; as Elector.Run begins, the zero Term. Whether the candidate
-	// leads is to be read from the last one at the moment of asking, by Term.Valid: nothing tells of a term's end, for
-	// a suspended process could not.
+	// Term reports the term that the candidate now serves, and the zero Term when Elector.Run begins. No call reports
+	// the end of a term, because a suspended process could not make it. To find out whether the candidate leads, call
+	// Term.Valid on the last term reported.
 	Term(lease types.NamespacedName, term Term)
 
-	// Lost tells that a term was lost, as soon as it is, or that it was given up by StepDown, when the callback has
-	// returned. Once for each term at most.
+	// Lost reports that a term was lost, as soon as it is, or that it was given up by StepDown, once the callback has
+	// returned. It is called at most once for each term.
 	Lost(lease types.NamespacedName, reason Reason)
 
-	// Renewed tells of a successful renewal: how long its answer took, and how much was left of RenewDeadline, counted
-	// from the renewal before, when the answer came. The less is left, the nearer the term came to being lost.
+	// Renewed reports a successful renewal. Latency is how long the answer took; left is how much of renewDeadline
+	// remained, counted from the previous renewal, when the answer came. A small value of left means that the term was
+	// nearly lost.
 	Renewed(lease types.NamespacedName, latency, left, renewDeadline time.Duration)
 
-	// HandedOver tells, at the beginning of a term, how long it was since this candidate saw another's hold on the
-	// Lease: since its release, or since the last renewal of one that crashed. It is not called for a new Lease.
+	// HandedOver reports, at the beginning of a term, how long nobody led: the time since this candidate saw another
+	// holder release the Lease or, if that holder crashed, renew it for the last time. It is not called for a new
+	// Lease.
 	HandedOver(lease types.NamespacedName, gap time.Duration)
 
-	// Overrun tells what OnOverrun does: the callback still runs, and the lease is about to end.
+	// Overrun reports that the callback still runs and the lease is about to end. It is called when Options.OnOverrun
+	// is.
 	Overrun(lease types.NamespacedName)
 
-	// Request tells of an answer of the API, or that none came in time: verb is get, create, update or watch, and err
-	// as apimachinery's errors package tells them apart, or a context.DeadlineExceeded, nil for success. A conflict, or
-	// a Lease that is not found, is an error here, although the election goes on with it. Of a watch it is the opening
-	// that is told.
+	// Request reports the outcome of a request to the API. Verb is get, create, update or watch. Err is nil for
+	// success; otherwise it is an API error, as apimachinery's errors package classifies them, or a
+	// context.DeadlineExceeded if no answer came in time. A conflict, or a Lease that is not found, is an error here,
+	// although the election handles it. For a watch, it reports how opening the watch went.
 	Request(lease types.NamespacedName, verb string, err error)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -32,79 +33,101 @@ const (
 // namespaceFile is where a pod finds the name of its namespace. A variable for tests.
 var namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// Options say what to elect for and how. Name and Run are required; the zero value of every other field is a safe
-// default. The three durations stand in the order
+// Options configure a candidate. Name and Run are required; the zero value of every other field selects a safe default.
+// The three durations must satisfy
 //
-//	20 ms ≤ 2·RetryPeriod ≤ RenewDeadline < LeaseDuration,  300 ms ≤ RenewDeadline
+//	20 ms ≤ 2·RetryPeriod ≤ RenewDeadline < LeaseDuration
+//	300 ms ≤ RenewDeadline
 //	LeaseDuration − RenewDeadline ≥ 100 ms, and ≥ LeaseDuration/1000
 //
-// and LeaseDuration − RenewDeadline is the stop budget: the time Run has to return when leadership is lost.
+// LeaseDuration − RenewDeadline is the stop budget: how long Run may take to return after leadership was lost.
 type Options struct {
-	// Namespace of the Lease. Default: the pod's own, read from the service account's mount; New fails where there
-	// is none.
+	// Namespace of the Lease. Default: the pod's own, read from the mounted service account. New returns an error if
+	// there is none.
 	Namespace string
 
 	// Name of the Lease, shared by all candidates. Required.
 	Name string
 
-	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part. Two processes must not
-	// share one, nor a process and its predecessor, for they cannot be told apart in the Lease, in Events and in logs.
-	// If two do, both stay safe: each calls a Lease its own by its own writes only, waits the other one out, and logs it.
-	// (So does one that was restarted after a crash, whatever its name: nobody can know that its predecessor is gone.)
+	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part, made anew for each Elector.
+	// Every process needs its own, also after a restart: processes with the same identity cannot be told apart in the
+	// Lease, in Events and in logs. It does not make them unsafe. A candidate recognises its term by its own writes,
+	// not by its identity, so it waits until the record of a namesake or of its own predecessor expires, and logs that.
 	Identity string
 
-	// Run is the work of the leader. Required. Its ctx ends when leadership does, or when the ctx given to
-	// Elector.Run does; it then returns as soon as it can. It is never called again before it has returned.
+	// Run is the work of the leader. Required. Its ctx ends when leadership ends, or when the ctx of Elector.Run does.
+	// Run must then return as soon as it can. It is never called again before it has returned.
 	//
-	// If it returns by itself, the Lease is released and Elector.Run returns: nil for nil, otherwise its error,
-	// wrapped. A panic is not recovered.
+	// If Run returns before its ctx ends, the Lease is released and Elector.Run returns: nil if Run returned nil,
+	// otherwise Run's error, wrapped. A panic is not recovered.
 	Run func(ctx context.Context) error
 
-	// LeaseDuration is how long a candidate that sees no renewal waits before it takes over, counted by each
-	// candidate's own clock from its receipt of the last change. It is written to the Lease, and it is the record's
-	// value that others obey. Whole seconds, at least one. Default: 15 s.
+	// LeaseDuration is how long other candidates wait for a renewal before one of them takes over, each by its own
+	// clock, counted from when it received the last change. It is written to the Lease, and the others obey the value
+	// in the record. Whole seconds, at least one. Default: 15 s.
 	LeaseDuration time.Duration
 
-	// RenewDeadline is how long a leader goes on without a successful renewal, counted from just before the last
-	// one that succeeded was sent. Then Run's ctx ends. A third of it is the renewal interval, and also how long an
-	// answer of the API may take. Less than LeaseDuration. Default: 10 s.
+	// RenewDeadline is how long a leader keeps its term without a successful renewal, counted from just before the last
+	// successful one was sent. Then Run's ctx ends. A third of it is the renewal interval, and also how long an answer
+	// of the API may take. Less than LeaseDuration, at least 300 ms. Default: 10 s.
 	RenewDeadline time.Duration
 
-	// RetryPeriod is how often a standby looks at the Lease while it has no watch, and the base of the pauses after
-	// errors; a leader's pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline.
-	// Default: 2 s.
+	// RetryPeriod is how often a standby reads the Lease while it has no watch, and the pause after an error. A
+	// leader's pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default:
+	// 2 s.
 	RetryPeriod time.Duration
 
+	// DrainLimit is how long the callback may take to return once its ctx has ended, before the Lease is kept no longer:
+	// renewals stop, the term ends RenewDeadline after the last one, OnOverrun is called and Check fails, as after a loss.
+	// Counted from when the ctx ended. Zero is no limit: the Lease is kept for as long as the callback takes.
+	DrainLimit time.Duration
+
+	// Healthy reports whether this replica is fit to lead. It is called every RetryPeriod, in a goroutine of its own and
+	// never concurrently; its ctx ends after RenewDeadline. While it returns an error, or nothing within RenewDeadline, a
+	// standby writes nothing, and a leader gives its term up with ReasonUnhealthy. Default: always fit.
+	Healthy func(ctx context.Context) error
+
+	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
+	// in the election's goroutine at each decision, so it must return at once; negative is zero. It is a delay and not a
+	// vote: if all candidates wait, somebody leads after the shortest. Default: no wait.
+	Yield func() time.Duration
+
+	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
+	// host. With it a process that was killed, and is back, need not wait for its own Lease to expire: a lock on a file
+	// there proves that the old process is dead. It must exist and be writable, and must not be a network file system, whose
+	// locks can end before their process does. Default: none; after a crash the Lease has to expire.
+	StateDir string
+
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
-	// campaigning again. For callbacks that cannot be started twice, such as the Start of a controller-runtime manager.
-	// (A manager started only while leading serves no webhooks, caches or health checks on the standbys: give those a
-	// server of their own.)
+	// campaigning again. It is meant for callbacks that cannot be started twice, such as the Start of a
+	// controller-runtime manager. (A manager that starts only when it leads serves no webhooks, caches or health checks
+	// on a standby.)
 	SingleTerm bool
 
-	// Labels are set on the Lease with each write. Others' labels are kept.
+	// Labels are set on the Lease with each write. Other labels are kept. Default: none.
 	Labels map[string]string
 
-	// OnNewLeader is called with each holder seen in the Lease, this candidate included: in order, never
-	// concurrently, and never so that the election waits for it. Elector.Run waits for the last call before it
-	// returns.
+	// OnNewLeader is called with the identity of each holder seen in the Lease, including this candidate. Calls are
+	// made in order and one at a time. The election does not wait for them, but Elector.Run waits for the last call
+	// before it returns. Default: none.
 	OnNewLeader func(identity string)
 
-	// OnOverrun is called, once in a term and in a goroutine of its own, when Run is still running and the lease is
-	// about to end: when three quarters of the stop budget are spent. Soon another replica may lead, so this is the
-	// place for os.Exit(1). Default: an error in the log.
+	// OnOverrun is called when Run is still running and the lease is about to end: three quarters of the stop budget
+	// are spent, and another replica may lead soon. Call os.Exit(1) here to keep the two from running at once. It is
+	// called at most once in a term, in a goroutine of its own. Default: an error in the log.
 	OnOverrun func(Term)
 
-	// Events receives a Kubernetes Event on the Lease when this candidate became leader, and when it stopped leading
-	// and why. They are sent in order and never so that the election waits for them; Elector.Run waits for the last
-	// one before it returns. Default: none. Events need the verbs create and patch on events in the Lease's namespace.
+	// Events receives a Kubernetes Event on the Lease when this candidate starts to lead, and another, with the reason,
+	// when it stops. They are sent in order. The election does not wait for them, but Elector.Run waits for the last
+	// one before it returns. Events need the verbs create and patch on events in the Lease's namespace. Default: none.
 	Events EventRecorder
 
-	// Metrics receives the numbers of the election. Default: none. The module
-	// github.com/elector-go/elector/metrics has one for Prometheus.
+	// Metrics receives the measurements of the election. The module github.com/elector-go/elector/metrics implements it
+	// for Prometheus. Default: none.
 	Metrics Metrics
 }
 
-// complete returns the options with defaults in place of zero values, and all that is wrong with them.
+// complete returns the options with defaults in place of zero values, and an error with all that is wrong with them.
 func (o Options) complete() (Options, error) {
 	var errs []error
 	if o.Namespace == "" {
@@ -128,6 +151,11 @@ func (o Options) complete() (Options, error) {
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
+	if o.StateDir != "" {
+		if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return o, errors.Join(errs...)
 }
 
@@ -172,6 +200,9 @@ func (o Options) checkDurations() (errs []error) {
 	case o.LeaseDuration-o.RenewDeadline < max(minStopBudget, o.LeaseDuration/1000):
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v) by at least %v: the difference is the time Run has to stop, and what covers clocks that run at different rates",
 			o.RenewDeadline, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000)))
+	}
+	if o.DrainLimit < 0 {
+		errs = append(errs, fmt.Errorf("Options.DrainLimit: %v: must not be negative; 0 is no limit", o.DrainLimit))
 	}
 	switch {
 	case o.RetryPeriod < 10*time.Millisecond:

@@ -6,55 +6,58 @@ import (
 	"time"
 )
 
-// A Promise is what LeaseDuration, RenewDeadline and RetryPeriod amount to, in numbers. See Options.Promise.
+// A Promise is what LeaseDuration, RenewDeadline and RetryPeriod guarantee, in numbers. The zero Promise guarantees
+// nothing. See Options.Promise.
 type Promise struct {
-	// Outage is how long the API may be out of reach, or answer with errors, without costing the term, wherever in the
-	// renewal interval the outage begins: two thirds of RenewDeadline, less the time of an answer and a
-	// pause of 0.02 s; or of 0.1 s, if the API is silent rather than failing.
+	// Outage is how long the API may be out of reach, or answer with errors, without costing the term, at whatever
+	// moment the outage begins. It is two thirds of RenewDeadline. In practice subtract the time of one answer and 0.02
+	// s, or 0.1 s if the API does not answer at all.
 	Outage time.Duration
 
-	// StopBudget is the time that the callback has to return after a loss before another replica may lead:
+	// StopBudget is how long the callback may take to return after a loss before another replica may lead:
 	// LeaseDuration − RenewDeadline.
 	StopBudget time.Duration
 
-	// Takeover is the time from a crashed leader's last renewal to the next leader, less the time of one answer:
-	// LeaseDuration. As renewals are sent every third of RenewDeadline, nobody leads for between LeaseDuration −
-	// RenewDeadline/3 and LeaseDuration. After a clean stop nobody leads for milliseconds, whatever the settings.
+	// Takeover is the time from the last renewal of a crashed leader until another replica may lead: LeaseDuration. The
+	// write that wins the Lease comes on top. Because renewals are sent every third of RenewDeadline, nobody leads for
+	// between LeaseDuration − RenewDeadline/3 and LeaseDuration after a crash. After a clean stop nobody leads for some
+	// milliseconds, whatever the settings.
 	Takeover time.Duration
 
-	// LeaderRequests is how many requests a minute a quiet leader sends, and PollingRequests a standby that may not
-	// watch, at the most. A standby that watches sends none. The watch itself comes on top: opened anew every few
-	// minutes, or tried once a minute where it is forbidden.
+	// LeaderRequests is how many requests a minute a leader sends while nothing goes wrong. PollingRequests is the same
+	// for a standby that is not allowed to watch, at most. A standby that watches sends none. The watch itself comes on
+	// top: it is reopened every few minutes, or tried once a minute where it is forbidden.
 	LeaderRequests, PollingRequests float64
 }
 
-// Promise says what the three durations promise. The zero durations have their defaults. Settings that New refuses are an
-// error here too; the other fields are not looked at.
+// Promise returns what the three durations guarantee. Durations that are zero have their defaults. It returns an error
+// for durations that New refuses; the other fields are ignored.
 func (o Options) Promise() (Promise, error) {
 	o.defaultDurations()
 	if err := errors.Join(o.checkDurations()...); err != nil {
 		return Promise{}, fmt.Errorf("elector: %w", err)
 	}
+	interval := timing{renewDeadline: o.RenewDeadline, retryPeriod: o.RetryPeriod}.interval()
 	return Promise{
-		Outage:          o.RenewDeadline - o.RenewDeadline/3,
+		Outage:          o.RenewDeadline - interval,
 		StopBudget:      o.LeaseDuration - o.RenewDeadline,
 		Takeover:        o.LeaseDuration,
-		LeaderRequests:  time.Minute.Seconds() / (o.RenewDeadline / 3).Seconds(),
+		LeaderRequests:  time.Minute.Seconds() / interval.Seconds(),
 		PollingRequests: time.Minute.Seconds() / o.RetryPeriod.Seconds(),
 	}, nil
 }
 
-// ClockRate is by how much faster than the leader's clock a standby's may run, 0.15 for 15 %, if the callback returns
-// within stop after a loss:
+// ClockRate returns by how much a standby's clock may run faster than the leader's (0.15 is 15 %) if the callback
+// returns within stop after a loss:
 //
 //	LeaseDuration / (RenewDeadline + stop) − 1
 //
-// It is negative if stop is longer than the stop budget: then nothing is promised after a loss.
+// The result is negative if stop is longer than the stop budget: nothing is guaranteed after a loss then.
 func (p Promise) ClockRate(stop time.Duration) float64 {
 	return float64(p.Takeover)/float64(p.Takeover-p.StopBudget+stop) - 1
 }
 
-// String is the promise in a line.
+// String returns the promise in one line.
 func (p Promise) String() string {
 	if p == (Promise{}) {
 		return "no promise"

@@ -23,9 +23,9 @@ func ExampleOptions_Promise() {
 		fmt.Printf("%d/%d/%d: %v\n", s[0], s[1], s[2], p)
 	}
 	// Output:
-	// 15/10/2: outage survived 6.7s, stop budget 5s, takeover 15s after a crashed leader's last renewal, clock rates up to 50 % apart (20 % if half of the stop budget is used), requests a minute: leader 18, standby 0 (30 without watch)
-	// 137/107/26: outage survived 1m11.3s, stop budget 30s, takeover 2m17s after a crashed leader's last renewal, clock rates up to 28 % apart (12 % if half of the stop budget is used), requests a minute: leader 1.68, standby 0 (2.31 without watch)
-	// 35/30/5: outage survived 20s, stop budget 5s, takeover 35s after a crashed leader's last renewal, clock rates up to 17 % apart (8 % if half of the stop budget is used), requests a minute: leader 6, standby 0 (12 without watch)
+	// 15/10/2: outage survived 8s, stop budget 5s, takeover 15s after a crashed leader's last renewal, clock rates up to 50 % apart (20 % if half of the stop budget is used), requests a minute: leader 30, standby 0 (30 without watch)
+	// 137/107/26: outage survived 1m21s, stop budget 30s, takeover 2m17s after a crashed leader's last renewal, clock rates up to 28 % apart (12 % if half of the stop budget is used), requests a minute: leader 2.31, standby 0 (2.31 without watch)
+	// 35/30/5: outage survived 25s, stop budget 5s, takeover 35s after a crashed leader's last renewal, clock rates up to 17 % apart (8 % if half of the stop budget is used), requests a minute: leader 12, standby 0 (12 without watch)
 	// elector: Options.RenewDeadline: 10s: must be less than LeaseDuration (10s): the difference is the time Run has to stop; set both, or neither (the defaults are 10s and 15s)
 }
 

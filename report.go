@@ -26,6 +26,7 @@ type reporter struct {
 	events    callQueue // of Events
 	heldUntil time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	suspected int64     // acquireTime of the record reported by suspect
+	unfit     bool      // Options.Healthy has failed
 }
 
 // changed tells that the Lease has changed.
@@ -72,17 +73,49 @@ func (r *reporter) begun(l *activeTerm, seen observed) {
 	r.event(seen, corev1.EventTypeNormal, "became leader")
 }
 
-// stopping says once that the callback was stopping to stop, and why; nil if it was not.
+// stopping logs once that the callback's ctx has ended, and why; cause is nil if it has not.
 func (r *reporter) stopping(l *activeTerm, cause error, seen observed) {
 	if l.reportedStop || cause == nil {
 		return
 	}
 	l.reportedStop = true
-	msg := "Lost the lease: the callback was told to stop"
-	if l.loss(cause) == nil || l.term.Valid() {
-		msg = "The callback was told to stop; the lease is kept until it has returned"
+	msg := "Lost the lease: the callback has to stop"
+	if lost := l.loss(cause); lost == nil || lost.givenUp() || lost.Reason == ReasonUnhealthy {
+		msg = "The callback has to stop; the lease is kept until it has returned"
 	}
 	l.log.Info(msg, "reason", cause.Error(), "leader", seen.holder())
+}
+
+// draining logs, each minute, that a callback has not returned.
+func (r *reporter) draining(l *activeTerm, since, now time.Time) {
+	if minutes := int(now.Sub(since) / time.Minute); minutes > l.drained {
+		l.drained = minutes
+		l.log.Info("The callback has not returned yet", "since", since.Format(time.RFC3339), "leaseKept", l.term.Valid())
+	}
+}
+
+// released logs how the release of a term has ended; wrote is the last record of the candidate's own.
+func (r *reporter) released(l *activeTerm, wrote claim, err error) {
+	switch {
+	case err != nil:
+		l.log.Error(err, "Could not release the lease; others wait until it expires")
+	case wrote.holder != "":
+	case wrote.seconds > 1:
+		l.log.Info("Released the lease, but the API server has changed the release, as by an admission policy: others wait", "seconds", wrote.seconds)
+	default:
+		l.log.Info("Released the lease")
+	}
+}
+
+// fitness logs that this replica became unfit to lead, or fit again.
+func (r *reporter) fitness(err error) {
+	switch {
+	case err != nil && !r.unfit:
+		r.log.Info("Unhealthy: this replica does not lead until Options.Healthy succeeds", "err", err.Error())
+	case err == nil && r.unfit:
+		r.log.Info("Healthy again")
+	}
+	r.unfit = err != nil
 }
 
 // ended says once why a term has ended: as soon as it is lost, or else when the callback has returned.
@@ -95,7 +128,7 @@ func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
 	case lost != nil:
 		r.opts.Metrics.Lost(r.lease, lost.Reason)
 		eventType := corev1.EventTypeWarning
-		if lost.Reason == ReasonSteppedDown {
+		if lost.givenUp() {
 			eventType = corev1.EventTypeNormal
 		}
 		r.event(seen, eventType, "stopped leading: "+lost.why())

@@ -4,71 +4,194 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
 // A call is one request under way.
 type call struct {
-	do     action
-	verb   string // the API's: get, create or update
-	claim  claim  // what it writes
-	on     uint64 // the version of the record that it was decided on
-	repair bool   // it puts right what another hand has changed
-	sent   time.Time
-	giveUp time.Time
-	reply  chan reply
-	cancel context.CancelFunc
+	do      action
+	verb    string // the API's: get, create or update
+	claim   claim  // what it writes
+	on      uint64 // the version of the record that it was decided on
+	base    int    // likewise, by the candidate's own count of changes
+	repair  bool   // it puts right what another client has changed
+	spare   bool   // it uses the second connection
+	sent    time.Time
+	overdue time.Time // from then on a second attempt may be sent
+	giveUp  time.Time
+	cancel  context.CancelFunc
+
+	void    bool // a write that wins nothing, because another's record was seen since it was sent (S5, S6)
+	ignored bool // another one was answered in its place: its own answer counts no more
+	givenUp bool // its ctx has ended, but its client has not returned
 }
 
 type reply struct {
-	lease *coordinationv1.Lease
-	err   error
+	*call
+	lease      *coordinationv1.Lease
+	err        error
+	retryAfter time.Duration // what the API asked for, 0 for nothing
 }
 
-// replies is where the call's reply arrives; it blocks for ever for no call.
-func (c *call) replies() <-chan reply {
-	if c == nil {
-		return nil
+// maxCalls is how many requests may be under way, a watch that opens among them. There are fewer, unless clients do not
+// return although their ctx has ended. Then nothing but a restart of the process helps (L9).
+const maxCalls = 4
+
+// calls are the requests under way, oldest first, and where their replies arrive.
+type calls struct {
+	all     []*call
+	replies chan reply // with room for all, so that no client waits for the loop
+}
+
+// open are those that have not been given up.
+func (cs *calls) open() (open []*call) {
+	for _, k := range cs.all {
+		if !k.givenUp {
+			open = append(open, k)
+		}
 	}
-	return c.reply
+	return open
+}
+
+// awaited is the newest one whose answer counts, nil if there is none.
+func (cs *calls) awaited() *call {
+	for i := len(cs.all) - 1; i >= 0; i-- {
+		if k := cs.all[i]; !k.givenUp && !k.ignored {
+			return k
+		}
+	}
+	return nil
+}
+
+// writing reports whether a write is under way whose answer counts.
+func (cs *calls) writing() bool {
+	return slices.ContainsFunc(cs.all, func(k *call) bool { return k.do != get && !k.givenUp && !k.ignored })
+}
+
+// ignore marks those whose answers do not count any more once k was answered: the older ones, and repetitions of it.
+func (cs *calls) ignore(k *call) {
+	for _, other := range cs.all {
+		if k.do == get {
+			other.ignored = other.ignored || other.do == get
+		} else {
+			other.ignored = other.ignored || other.base <= k.base
+		}
+	}
+}
+
+// void marks those under way.
+func (cs *calls) void() {
+	for _, k := range cs.all {
+		k.void = true
+	}
+}
+
+// drop gives all of them up.
+func (cs *calls) drop() {
+	for _, k := range cs.all {
+		k.givenUp = true
+		k.cancel()
+	}
+}
+
+// stuck is how many were given up at least for a second without their clients having returned.
+func (cs *calls) stuck(now time.Time) (n int) {
+	for _, k := range cs.all {
+		if k.givenUp && now.Sub(k.giveUp) >= time.Second {
+			n++
+		}
+	}
+	return n
+}
+
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three
+// attempts are under way, the third only while a holder's time runs out. For one more, the oldest is given up if it has
+// had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which repeats the one
+// before it: whichever attempt is carried out first, its answer must not be thrown away, because the others then conflict
+// (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
+func (c *candidate) makeRoom(do action, now time.Time) bool {
+	askOnly := c.own.phase == releasing && do == get // whether a write was applied, without repeating it
+	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
+		return false
+	}
+	if len(c.calls.all)+c.watch.underWay() >= maxCalls {
+		return false
+	}
+	open, limit := c.calls.open(), 3
+	if c.own.phase == standingBy {
+		limit = 2
+	}
+	if len(open) < limit {
+		return true
+	}
+	victim := open[len(open)-1]
+	for _, k := range open {
+		if k.ignored || now.Sub(k.sent) >= c.renewDeadline/2 && c.own.phase != standingBy {
+			victim = k
+			break
+		}
+	}
+	if c.own.phase == standingBy && !victim.ignored {
+		return false
+	}
+	c.giveUp(victim, now)
+	return len(c.calls.all)+c.watch.underWay() < maxCalls
 }
 
 // send starts the request of a decision. The time it is counted from is read before anything is sent (S1); every
 // write is conditional: a PUT carries the resourceVersion and UID of the record it replaces, and otherwise it is a POST
-// (S4). The reply has a buffer, so a late one that nobody waits for any more is dropped without a goroutine left behind.
-func (c *candidate) send(do action) {
-	now := time.Now()
-	limit := c.attemptLimit(now)
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	call := &call{do: do, verb: "get", sent: now, giveUp: now.Add(limit), on: c.seen.version, reply: make(chan reply, 1), cancel: cancel}
-	c.call = call
-	request := func() (*coordinationv1.Lease, error) { return c.leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
-	if do != get {
-		call.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.mayHaveWritten(c.seen.claim)
-		call.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
-		call.verb, request = c.write(ctx, call.claim)
-		c.own = c.own.sending(c.seen, do, call.claim)
+// (S4). A second attempt, while the first is overdue, uses the other connection.
+func (c *candidate) send(do action, now time.Time) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.renewDeadline)
+	hint := new(atomic.Int64)
+	ctx = context.WithValue(ctx, retryAfterKey{}, hint)
+	k := &call{do: do, verb: "get", on: c.seen.version, base: c.changes, cancel: cancel,
+		sent: now, overdue: now.Add(c.attemptLimit(now)), giveUp: now.Add(c.renewDeadline)}
+	if other := c.calls.awaited(); other != nil {
+		k.spare = !other.spare
+	} else {
+		k.spare = do == get && c.doubting
 	}
+	leases := c.connection(k.spare)
+	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
+	if do != get {
+		k.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.mayHaveWritten(c.seen.claim)
+		k.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
+		if do == acquire {
+			c.stateDir.record(k.claim) // before the write, or a crash in between would leave no proof (S12)
+		}
+		k.verb, request = c.write(ctx, leases, do, k.claim)
+		c.own = c.own.sending(c.seen, do, k.claim)
+	}
+	c.calls.all = append(c.calls.all, k)
+	replies := c.calls.replies
 	go func() {
 		defer cancel()
 		lease, err := request()
-		call.reply <- reply{lease, err}
+		replies <- reply{k, lease, err, time.Duration(hint.Load())}
 	}()
 }
 
-// write prepares the write of a claim onto the Lease as last seen.
-func (c *candidate) write(ctx context.Context, claim claim) (verb string, request func() (*coordinationv1.Lease, error)) {
+// write prepares the write of a claim onto the Lease as last seen. The write that wins the Lease removes a request to step
+// down, and so does its holder if it is the one that is named (L8).
+func (c *candidate) write(ctx context.Context, leases coordinationv1client.LeaseInterface, do action, claim claim) (verb string, request func() (*coordinationv1.Lease, error)) {
 	if c.seen.lease == nil {
 		lease := claim.onto(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: c.opts.Namespace, Name: c.opts.Name}}, c.opts.Labels)
-		return "create", func() (*coordinationv1.Lease, error) { return c.leases.Create(ctx, lease, metav1.CreateOptions{}) }
+		return "create", func() (*coordinationv1.Lease, error) { return leases.Create(ctx, lease, metav1.CreateOptions{}) }
 	}
 	lease := claim.onto(c.seen.lease, c.opts.Labels)
-	return "update", func() (*coordinationv1.Lease, error) { return c.leases.Update(ctx, lease, metav1.UpdateOptions{}) }
+	if to, _ := c.seen.transfer(); do == acquire || names(to, c.identity) {
+		delete(lease.Annotations, stepDownAnnotation)
+	}
+	return "update", func() (*coordinationv1.Lease, error) { return leases.Update(ctx, lease, metav1.UpdateOptions{}) }
 }
 
 // left is how long a holder has until its authority ends, or while it drains and releases, until its lease does.
@@ -79,8 +202,8 @@ func (c *candidate) left(now time.Time) time.Duration {
 	return c.leaseDuration - age(c.own.sent, now)
 }
 
-// attemptLimit is how long to wait for an answer: a third of RenewDeadline, and a leader no more than half of the time
-// it has left, so that no request can use that up. An API that is slower cannot be led on.
+// attemptLimit is how long to wait for an answer before a second attempt is made: a third of RenewDeadline, and a holder
+// no more than half of the time it has left.
 func (c *candidate) attemptLimit(now time.Time) time.Duration {
 	limit := c.renewDeadline / 3
 	if left := c.left(now); c.own.phase != standingBy && left > 0 {
@@ -91,11 +214,7 @@ func (c *candidate) attemptLimit(now time.Time) time.Duration {
 
 // pause is how long to wait after a failed attempt. A leader tries the sooner again the less time it has left (L3). A
 // Retry-After is honoured, by a leader as far as its deadline allows, by others up to a LeaseDuration (L5).
-func (c *candidate) pause(err error, now time.Time) time.Duration {
-	var asked time.Duration
-	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-		asked = time.Duration(seconds) * time.Second
-	}
+func (c *candidate) pause(asked time.Duration, now time.Time) time.Duration {
 	jittered := func(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 	left := c.left(now)
 	if c.own.phase == standingBy || left <= 0 {
@@ -108,68 +227,81 @@ func (c *candidate) pause(err error, now time.Time) time.Duration {
 
 // answered takes in a reply.
 func (c *candidate) answered(r reply) {
-	now, call := time.Now(), c.call
-	c.call = nil
-	if r.err == nil && r.lease == nil {
-		r.err = errors.New("the client returned neither a Lease nor an error")
+	now, k := time.Now(), r.call
+	c.calls.all = slices.DeleteFunc(c.calls.all, func(other *call) bool { return other == k })
+	if k.givenUp {
+		return
 	}
-	c.opts.Metrics.Request(c.lease, call.verb, r.err)
-	if call.do == get {
-		c.asked = call.sent
-		c.watch.looked(now)
+	if r.err == nil && (r.lease == nil || r.lease.Name != c.opts.Name) {
+		r.err = errOtherLease
+	}
+	c.opts.Metrics.Request(c.lease, k.verb, r.err)
+	if k.ignored {
+		return
+	}
+	if k.do == get {
+		if c.asked = k.sent; c.doubting && r.err == nil && c.watch.open && versionOf(r.lease) > c.watch.latest {
+			c.redial(false, k.sent) // the watch has missed this
+			c.watch.restart(now)
+		}
+		c.doubting = false
+		c.watch.polled(now)
 	}
 	switch {
-	case r.err == nil && call.do == get:
-		c.succeeded(call.verb)
-		c.observe(c.seen.see(r.lease, call.sent, now))
+	case r.err == nil && k.do == get:
+		c.succeeded(k)
+		c.calls.ignore(k)
+		c.observe(c.seen.see(r.lease, k.sent, now))
 		c.watch.expect(versionOf(r.lease), now) // one that does not show it soon is dead
 	case r.err == nil:
-		c.succeeded(call.verb)
-		c.applied(call, r.lease, now)
-	case call.do == get && apierrors.IsNotFound(r.err):
-		c.succeeded(call.verb)
-		c.observe(c.seen.gone(0, call.sent, now))
-	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && call.verb == "update":
-		c.succeeded(call.verb)
-		c.conflicted(call, now)
+		c.succeeded(k)
+		c.calls.ignore(k)
+		c.applied(k, r.lease, now)
+	case k.do == get && apierrors.IsNotFound(r.err):
+		c.succeeded(k)
+		c.calls.ignore(k)
+		c.observe(c.seen.gone(0, k.sent, now))
+	case apierrors.IsConflict(r.err), apierrors.IsAlreadyExists(r.err), apierrors.IsNotFound(r.err) && k.verb == "update":
+		c.succeeded(k)
+		c.conflicted(k, now)
 	default:
-		c.failed(call, r.err, now)
+		c.failed(k, r.err, r.retryAfter, now)
 	}
 }
 
 // applied takes in the success of a write. The term's authority counts from when the write was sent, however late the
 // reply (S1).
-func (c *candidate) applied(call *call, lease *coordinationv1.Lease, now time.Time) {
-	if call.verb == "create" && !c.own.mayHaveWritten(call.claim) {
-		// While the POST was under way something else was seen, and then deleted. That still binds (S6), so this has won
-		// nothing: the record is as good as another's.
-		c.observe(c.seen.see(lease, call.sent, now))
+func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time) {
+	if k.void {
+		// While the write was under way another's record was seen. If that was written later, it is over; and if this is a
+		// create, and the other's Lease was deleted in between, that still binds (S6). So this has won nothing.
+		c.observe(c.seen.see(lease, k.sent, now))
 		return
 	}
 	left := max(c.renewDeadline-age(c.own.sent, now), 0)
-	c.own = c.own.applied(lease, call.sent)
-	if !call.repair {
+	c.own = c.own.applied(k.claim, lease, k.sent)
+	if !k.repair {
 		c.contested = 0
 	} else {
 		c.contest(now)
 	}
-	c.observe(c.seen.see(lease, call.sent, now))
+	c.observe(c.seen.see(lease, k.sent, now))
 	c.watch.expect(c.own.version, now)
-	if call.do == release {
+	if k.do == release {
 		return
 	}
-	c.lastRenewal = call.sent
+	c.lastRenewal = k.sent
 	if c.active != nil {
-		c.active.renewed(call.sent)
-		c.opts.Metrics.Renewed(c.lease, now.Sub(call.sent), left, c.renewDeadline)
+		c.active.renewed(k.sent)
+		c.opts.Metrics.Renewed(c.lease, now.Sub(k.sent), left, c.renewDeadline)
 	}
 }
 
-// conflicted takes in that the record has changed since it was seen. What it was changed to, the watch tells a standby
-// (L4); a holder looks at once. The write may have been applied all the same, if the client repeated it by itself.
-func (c *candidate) conflicted(call *call, now time.Time) {
+// conflicted takes in that the record has changed since it was seen. A standby learns from its watch what it was changed
+// to (L4); a holder reads it at once. The write may have been applied all the same, if it was repeated.
+func (c *candidate) conflicted(k *call, now time.Time) {
 	c.contest(now)
-	if c.seen.version > call.on {
+	if c.seen.version > k.on {
 		return // the watch was faster
 	}
 	c.seen.stale = true
@@ -189,41 +321,71 @@ func (c *candidate) conflicted(call *call, now time.Time) {
 // contest slows a holder down whose Lease somebody changes again and again, or whose every write is refused as a conflict.
 func (c *candidate) contest(now time.Time) {
 	if c.contested++; c.contested > 3 && c.own.phase != standingBy {
-		c.notBefore = now.Add(c.pause(nil, now))
+		c.notBefore = now.Add(c.pause(0, now))
 	}
 }
 
 // failed takes in a request that was refused, or that may or may not have been carried out.
-func (c *candidate) failed(call *call, err error, now time.Time) {
+func (c *candidate) failed(k *call, err error, retryAfter time.Duration, now time.Time) {
 	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err)
-	if unanswered {
-		c.redial(call.sent) // the connection may be dead
+	if unanswered || apierrors.IsUnauthorized(err) { // a connection keeps the client certificate that it began with
+		c.redial(k.spare, k.sent)
 	}
-	if call.do != get && (unanswered || c.own.phase == releasing) {
+	if k.do != get && (unanswered || c.own.phase == releasing) {
 		c.seen.stale = true // find out, before anything else, whether it was carried out
 	}
-	c.notBefore = now.Add(c.pause(err, now))
-	c.trouble.failed(c.log, call.verb, err, explain(err, call.verb, c.opts.Namespace, c.opts.Name), now)
-}
-
-// succeeded takes in that the API has answered a request of the verb.
-func (c *candidate) succeeded(verb string) {
-	c.notBefore = time.Time{}
-	c.trouble.succeeded(c.log, verb)
-}
-
-// abandon gives up on a request that has had its time, whether its client notices or not.
-func (c *candidate) abandon() {
-	call := c.call
-	c.drop()
-	c.opts.Metrics.Request(c.lease, call.verb, errNoReply)
-	c.failed(call, errNoReply, time.Now())
-}
-
-// drop forgets the request under way.
-func (c *candidate) drop() {
-	if c.call != nil {
-		c.call.cancel()
-		c.call = nil
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+		retryAfter = max(retryAfter, time.Duration(seconds)*time.Second)
 	}
+	c.notBefore = now.Add(c.pause(retryAfter, now))
+	c.trouble.failed(c.log, k.verb, err, explain(err, k.verb, c.opts.Namespace, c.opts.Name), now, c.own.phase == releasing)
+}
+
+// succeeded takes in that the API has answered a request. Older attempts on the other connection that are overdue will not
+// be answered: that connection is dead.
+func (c *candidate) succeeded(k *call) {
+	for _, other := range c.calls.all {
+		if !other.givenUp && !other.ignored && other.spare != k.spare && k.sent.After(other.overdue) {
+			c.redial(other.spare, other.sent)
+		}
+	}
+	c.notBefore = time.Time{}
+	c.trouble.succeeded(c.log, k.verb)
+}
+
+// giveUp ends the wait for an answer, whether the client heeds that or not.
+func (c *candidate) giveUp(k *call, now time.Time) {
+	k.givenUp, k.giveUp = true, now
+	k.cancel()
+	if k.ignored {
+		return
+	}
+	c.opts.Metrics.Request(c.lease, k.verb, errNoReply)
+	if now.Sub(k.sent) >= c.renewDeadline/3 {
+		c.redial(k.spare, k.sent)
+	}
+}
+
+// expire gives up the requests that have had their time.
+func (c *candidate) expire(now time.Time) {
+	for _, k := range c.calls.open() {
+		if now.Before(k.giveUp) {
+			continue
+		}
+		if c.giveUp(k, now); !k.ignored {
+			c.failed(k, errNoReply, 0, now)
+		}
+	}
+}
+
+// nextCall is when the requests under way have to be seen to: when one is overdue, or has had its time.
+func (c *candidate) nextCall(now time.Time) time.Time {
+	at := now.Add(c.leaseDuration)
+	for _, k := range c.calls.open() {
+		at = earliest(at, k.giveUp)
+		if !k.ignored && now.Before(k.overdue) {
+			at = earliest(at, k.overdue)
+		}
+	}
+	return at
 }

@@ -8,11 +8,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,14 +65,16 @@ type simulation struct {
 	timings     map[string][3]time.Duration // of each identity
 	noJoinUntil time.Time                   // see canHurtNewcomers
 	lastDelete  time.Time
+	inherited   string // the StateDir of one that was killed, for the next one that joins; "" for none
 
 	lock    sync.Mutex // guards the rest, and what actors say is guarded by it
 	events  []string
 	frozen  bool             // no more events
 	written map[stamps]write // every write that was ever sent
 	before  *coordinationv1.Lease
-	since   time.Time // when the present term began, or the present Lease was made
-	storm   bool      // actors may be suspended
+	history []*coordinationv1.Lease // what the Lease was, the latest last
+	since   time.Time               // when the present term began, or the present Lease was made
+	storm   bool                    // actors may be suspended
 	tally   map[string]int
 }
 
@@ -92,9 +97,11 @@ type actor struct {
 	applied      time.Time // when its last write that the server has taken was sent
 	second       time.Time // the virtual second of the requests counted
 	requests     int
-	begun        int  // callbacks
-	steps        int  // calls of StepDown that have not returned
-	polls        bool // may not watch
+	begun        int    // callbacks
+	steps        int    // calls of StepDown that have not returned
+	polls        bool   // may not watch
+	sick         bool   // unfit to lead
+	dir          string // its StateDir
 	ambush       ambush
 	asleep       chan struct{} // closed on waking; nil while awake
 	slept, woke  time.Time     // when it last fell asleep, and when it last woke, or joined
@@ -109,7 +116,10 @@ type actor struct {
 }
 
 // weather is how likely each fault of a request is.
-type weather struct{ late, loseRequest, loseReply, refuse, ignore float64 }
+type weather struct {
+	late, loseRequest, loseReply, refuse, ignore float64
+	slow                                         time.Duration // every answer comes later by this
+}
 
 var errQuit = errors.New("the callback gives up")
 
@@ -157,6 +167,9 @@ func (s *simulation) calm() {
 		a.client.CloseWatches()
 		a.client.SetLatency(roundTrip)
 		s.set(a, weather{})
+		s.lock.Lock()
+		a.sick = false
+		s.lock.Unlock()
 	}
 	s.populate()
 	time.Sleep(75 * time.Second) // callbacks drain for up to a minute, and the Lease is theirs meanwhile
@@ -294,6 +307,10 @@ func (s *simulation) enlist() {
 	}
 	clock := skewed{rate: rate, lease: d[0] * time.Second}
 	a.lease, a.renew = d[0]*time.Second, clock.shrink(d[1]*time.Second)
+	dir := s.inherited
+	if s.inherited = ""; dir == "" {
+		dir = s.TempDir()
+	}
 	client := s.api.Client(fmt.Sprintf("r%d", n))
 	a.polls = s.rng.IntN(5) == 0
 	client.ForbidWatch(a.polls)
@@ -307,6 +324,15 @@ func (s *simulation) enlist() {
 		o.Identity, o.LeaseDuration, o.RenewDeadline, o.RetryPeriod = a.identity, clock.own(), a.renew, clock.shrink(d[2]*time.Second)
 		o.Run = func(ctx context.Context) error { return s.callback(a, ctx) }
 		o.OnOverrun = func(elector.Term) {}
+		o.StateDir, a.dir = dir, dir
+		o.Healthy = func(context.Context) error {
+			s.lock.Lock()
+			defer s.lock.Unlock()
+			if a.sick {
+				return errors.New("unfit")
+			}
+			return nil
+		}
 		r.gate, r.decides = func() { s.step(a) }, func() { s.decides(a) }
 		o.Metrics = gatedMetrics{r.gate, func() { s.comesTo(a, "term") }}
 	})
@@ -347,7 +373,7 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 		quitAfter = time.Duration(a.rng.IntN(200)) * time.Second
 	}
 	share, own := a.rng.Float64(), a.rng.IntN(2) == 0
-	drain := []time.Duration{0, time.Duration(a.rng.IntN(5e9)), time.Duration(a.rng.IntN(60e9))}[a.rng.IntN(3)]
+	drain := []time.Duration{0, time.Duration(a.rng.Int64N(5e9)), time.Duration(a.rng.Int64N(60e9))}[a.rng.IntN(3)]
 	s.lock.Unlock()
 	s.note(a, "BEGINS, term %d", v.term.Token())
 	s.stopClock()
@@ -366,7 +392,7 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 		cause := context.Cause(ctx)
 		s.told(a, v, cause)
 		// The candidate with the fastest clock is the first to take over.
-		if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew - time.Millisecond; errors.Is(cause, elector.ErrLost) && reason(cause) != elector.ReasonSteppedDown.String() {
+		if budget := (skewed{rate: s.fastest, lease: a.lease}).own() - a.renew - time.Millisecond; lostAtOnce(cause) {
 			s.drainAfterLoss(a, v, time.Duration(share*float64(budget)), budget)
 		} else {
 			s.drainWhileValid(a, v, drain, budget)
@@ -377,6 +403,12 @@ func (s *simulation) callback(a *actor, ctx context.Context) error {
 		return ctx.Err()
 	}
 	return nil
+}
+
+// lostAtOnce reports whether cause is that of a loss: not of a term that was given up, for which the Lease is kept.
+func lostAtOnce(cause error) bool {
+	var lost *elector.LostError
+	return errors.As(cause, &lost) && !slices.Contains([]elector.Reason{elector.ReasonSteppedDown, elector.ReasonRequested, elector.ReasonUnhealthy}, lost.Reason)
 }
 
 // quit ends a callback by itself.
@@ -484,6 +516,7 @@ func (a *actor) fault() (f electortest.Fault) {
 	if hits(w.late) {
 		f.After = tail()
 	}
+	f.After += w.slow
 	f.LoseRequest, f.LoseReply, f.IgnoreContext = hits(w.loseRequest), hits(w.loseReply), hits(w.ignore)
 	if hits(w.refuse) {
 		f.Err = []error{
@@ -522,6 +555,7 @@ func (s *simulation) observe() {
 			}
 			s.write(nil, "%s %s", ev.Type, describe(l, electortest.Fault{}))
 			s.before = l
+			s.history = append(s.history[max(0, len(s.history)-50):], l)
 			s.lock.Unlock()
 		}
 	}()
@@ -617,7 +651,16 @@ func (s *simulation) mischief() string {
 		return "nobody there"
 	}
 	a := s.victim()
-	switch s.rng.IntN(20) {
+	switch s.rng.IntN(25) {
+	case 20:
+		s.lock.Lock()
+		defer s.lock.Unlock()
+		a.sick = !a.sick
+		return fmt.Sprintf("unfit %v: %s", a.sick, a.name)
+	case 21, 22:
+		return s.annotateAtRandom()
+	case 23:
+		return s.rewrite()
 	case 0, 1:
 		p := electortest.Partition(1 + s.rng.IntN(3))
 		a.client.Partition(p)
@@ -628,12 +671,15 @@ func (s *simulation) mischief() string {
 		return "healed: " + a.name
 	case 4, 5:
 		p := func() float64 { return max(0, s.rng.Float64()*1.2-0.4) }
-		w := weather{p(), p() / 2, p() / 2, p() * 1.25, p() / 10}
-		if s.rng.IntN(4) == 0 {
+		w := weather{p(), p() / 2, p() / 2, p() * 1.25, p() / 10, 0}
+		switch s.rng.IntN(4) {
+		case 0:
 			w = weather{refuse: 1}
+		case 1:
+			w = weather{slow: time.Duration(s.rng.Int64N(int64(8 * time.Second)))}
 		}
 		s.set(a, w)
-		return fmt.Sprintf("bad weather for %s: %.2f", a.name, w)
+		return fmt.Sprintf("bad weather for %s: %.2v", a.name, w)
 	case 6:
 		d := time.Duration(s.rng.ExpFloat64() * float64(300*time.Millisecond))
 		a.client.SetLatency(d)
@@ -668,6 +714,9 @@ func (s *simulation) kill(a *actor) string {
 	a.crashed = true
 	s.lock.Unlock()
 	a.crash()
+	if s.inherited == "" && s.rng.IntN(2) == 0 {
+		s.inherited = s.bequeath(a.dir)
+	}
 	a.stop()
 	return "crashed: " + a.name
 }
@@ -685,6 +734,60 @@ func (s *simulation) stepDown(a *actor) string {
 		s.write(a, "StepDown returned %v", err)
 	}()
 	return "asked to step down: " + a.name
+}
+
+// bequeath returns a StateDir as a dead process leaves it behind. In virtual time it still has the lock, so its file goes
+// into another directory.
+func (s *simulation) bequeath(dir string) string {
+	data, err := os.ReadFile(stateFile(dir))
+	require.NoError(s, err)
+	heir := s.TempDir()
+	require.NoError(s, os.WriteFile(stateFile(heir), data, 0o600))
+	return heir
+}
+
+// annotateAtRandom asks the holder to step down, for anybody, for somebody, or for one who does not exist (L8).
+func (s *simulation) annotateAtRandom() string {
+	to := []string{"", s.victim().identity, "nobody"}[s.rng.IntN(3)]
+	l, err := s.leases().Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		return "nothing to annotate"
+	}
+	metav1.SetMetaDataAnnotation(&l.ObjectMeta, annotation, to)
+	_, err = s.leases().Update(s.Context(), l, metav1.UpdateOptions{})
+	return fmt.Sprintf("annotated for %q (%v)", to, err)
+}
+
+// rewrite changes the times in the Lease, but not whose it is (S5): another client cuts their digits off, or puts back an
+// older state of the same term, or leaves them out.
+func (s *simulation) rewrite() string {
+	l, err := s.leases().Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil || holder(l) == "" || s.canHurtNewcomers(l) {
+		return "nothing to rewrite"
+	}
+	what := ""
+	switch s.rng.IntN(3) {
+	case 0:
+		what = "times cut"
+		electortest.CutTimes(l)
+	case 1:
+		what = "an older state"
+		s.lock.Lock()
+		for _, old := range s.history {
+			if holder(old) == holder(l) && stampsOf(old).acquired == stampsOf(l).acquired && s.rng.IntN(3) == 0 {
+				l.Spec = *old.Spec.DeepCopy()
+				break
+			}
+		}
+		s.lock.Unlock()
+	case 2:
+		what = "no times"
+		l.Spec.AcquireTime, l.Spec.RenewTime = nil, nil
+	}
+	s.noJoinUntil = time.Now().Add(40 * time.Second)
+	s.cutOff()
+	_, err = s.leases().Update(s.Context(), l, metav1.UpdateOptions{})
+	return fmt.Sprintf("rewritten: %s (%v)", what, err)
 }
 
 // canHurtNewcomers tells whether somebody has not seen the present holder yet. What was promised in a Lease that is no

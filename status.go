@@ -7,18 +7,20 @@ import (
 	"time"
 )
 
-// Status is a snapshot of a candidate. The zero Status is that of one that has seen nothing yet.
+// Status is a snapshot of a candidate. The zero Status is that of a candidate that has not seen the Lease yet.
 type Status struct {
 	Identity    string    // this candidate's name
 	Leader      string    // the holder last seen in the Lease, "" if none
 	Leading     bool      // as IsLeader at the time of the snapshot
 	Term        Term      // the term whose callback runs; the zero Term while standing by
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
+	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
-// MarshalJSON makes an object of it: identity, leader, leading; and, where there is something to say, term (the token,
-// as a string, as all resourceVersions in JSON), validUntil, lastRenewal and lastError.
+// MarshalJSON encodes the Status as an object with the fields identity, leader and leading and, where they have a
+// value, term, validUntil, lastRenewal, draining and lastError. Term is the token, a string because JSON numbers lose
+// digits.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Identity    string    `json:"identity"`
@@ -27,16 +29,17 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		Term        uint64    `json:"term,string,omitempty"`
 		ValidUntil  time.Time `json:"validUntil,omitzero"`
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
+		Draining    time.Time `json:"draining,omitzero"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, ""}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
 	return json.Marshal(out)
 }
 
-// ServeHTTP answers with the Status as JSON, for people and dashboards. The status code is 200 whoever leads; for a
-// health check see Check.
+// ServeHTTP answers with the Status as JSON, for people and dashboards. The status code is 200 whoever leads. Use Check
+// for a health check.
 func (e *Elector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -58,18 +61,19 @@ type snapshot struct {
 	lastError    error
 	refusedSince time.Time // when the API began to refuse requests for a reason that waiting does not cure; else zero
 	awake        time.Time // the loop means to act again by then
+	stuck        bool      // no more requests are sent, because clients do not return from those under way
 }
 
-// IsLeader reports whether this candidate leads at this moment. It is worked out from the clock at each call, not
-// remembered, so that it is false as soon as the authority has run out, even after a suspension. By the time its
-// caller acts on the answer, the answer may be old: see Term.Token for what can be done about that. Like Term.Valid it
-// stays true while a callback drains that was told to stop for another reason than loss.
+// IsLeader reports whether this candidate leads at this moment. It reads the clock at each call, so it is false as soon
+// as the term has run out, even after a suspension. The answer may be out of date by the time the caller acts on it;
+// Term.Token protects against that. Like Term.Valid, it stays true while a callback drains for another reason than a
+// loss.
 func (e *Elector) IsLeader() bool { return e.state.Load().term.Valid() }
 
-// Leader returns the holder last seen in the Lease, "" if none.
+// Leader returns the holder last seen in the Lease, or "" if there is none.
 func (e *Elector) Leader() string { return e.state.Load().leader }
 
-// Status returns a snapshot for people and dashboards.
+// Status returns a snapshot of this candidate.
 func (e *Elector) Status() Status {
 	s := e.state.Load()
 	return Status{
@@ -78,18 +82,21 @@ func (e *Elector) Status() Status {
 		Leading:     s.term.Valid(),
 		Term:        s.term,
 		LastRenewal: s.lastRenewal,
+		Draining:    s.term.Draining(),
 		LastError:   s.lastError,
 	}
 }
 
-// Check is a health check, with the signature of a healthz.Checker; the request may be nil. It fails
+// Check is a health check with the signature of a healthz.Checker; the request may be nil. It fails
 //
-//   - while the callback overruns its lease: it was told to stop and another replica may lead soon;
-//   - when the election's loop has not acted for a LeaseDuration after it meant to;
-//   - when the API has refused this candidate (401, 403, 404) for a LeaseDuration: somebody has to grant a permission.
+//   - while the callback overruns its lease: its ctx has ended, it still runs, and another replica may lead soon;
+//   - when the election's loop has been stuck for more than a LeaseDuration;
+//   - when requests do not return although their time is up, so that no more are sent;
+//   - when the API has refused this candidate (401, 403, 404, 422, or a certificate that is not trusted) for more than
+//     a LeaseDuration: somebody has to change a setting.
 //
-// A standby is healthy. So is a candidate that cannot reach the API: a restart would not help it, and Status and the
-// log tell. Do not make readiness depend on leading, or a rolling update waits for ever.
+// A standby is healthy. So is a candidate that cannot reach the API, because a restart would not help: see Status and
+// the log. Do not make readiness depend on leading, or a rolling update never ends.
 func (e *Elector) Check(*http.Request) error {
 	s, now := e.state.Load(), time.Now()
 	lease := e.opts.Namespace + "/" + e.opts.Name
@@ -98,6 +105,8 @@ func (e *Elector) Check(*http.Request) error {
 		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was told to stop and still runs, and another replica may lead soon; restart this process", lease)
 	case !s.awake.IsZero() && now.Sub(s.awake) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, now.Sub(s.awake).Round(time.Second))
+	case s.stuck:
+		return fmt.Errorf("elector: lease %s: %w", lease, errStuck)
 	case !s.refusedSince.IsZero() && now.Sub(s.refusedSince) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
 	}

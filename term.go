@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A Term is one period of leadership, from the write that won the Lease to the release or loss. It is a small value
-// to pass around and to keep; what it says of validity is always that of the moment of the call. The zero Term was
-// never valid. All methods may be called from any goroutine.
+// A Term is one period of leadership: from the write that won the Lease until its release or loss. It is a small value
+// that can be copied and kept. Its methods report the state at the moment of the call, and may be called from any
+// goroutine. The zero Term is never valid.
 type Term struct{ *term }
 
 // term is the state behind a Term. The election's goroutine writes it; everybody reads it.
@@ -18,9 +18,10 @@ type term struct {
 	of        *Elector // the candidate that leads
 	token     uint64
 	authority atomic.Pointer[authority]
-	alive     context.Context // ends when the term is lost, or about to be released
-	end       func()          // ends alive: before the callback is told, and before a release is sent
-	returned  atomic.Bool     // the callback is not running any more
+	alive     context.Context           // ends when the term is lost, or about to be released
+	end       func()                    // ends alive: before the callback is told, and before a release is sent
+	draining  atomic.Pointer[time.Time] // since when the callback has been asked to stop
+	returned  atomic.Bool               // the callback is not running any more
 }
 
 func newTerm(e *Elector, token uint64, sent time.Time) Term {
@@ -38,23 +39,26 @@ type authority struct {
 
 type termKey struct{}
 
-// in returns a ctx that carries the term, for TermFrom and for the write gate of its own Elector: ctx may be that of
-// another Elector's callback already.
+// in returns a ctx that carries the term for TermFrom, and for the write gate of the term's own Elector. The two differ
+// when ctx is already that of another Elector's callback.
 func (t Term) in(ctx context.Context) context.Context {
 	return context.WithValue(context.WithValue(ctx, termKey{}, t), t.of, t)
 }
 
-// TermFrom returns the term that the callback's ctx was made for, or any ctx derived from it. Where a framework makes
-// contexts of its own for the work, as a controller-runtime manager does, Elector.Status tells the term.
+// TermFrom returns the term that a callback's ctx, or a ctx derived from it, belongs to, and false if there is none. A
+// framework that makes its own contexts for the work, such as a controller-runtime manager, loses the term; use
+// Elector.Status there.
 func TermFrom(ctx context.Context) (Term, bool) {
 	t, ok := ctx.Value(termKey{}).(Term)
 	return t, ok
 }
 
-// Token is a number that grows with every term on this Lease, whoever leads, and through deletion of the Lease: the
-// resourceVersion of the write that won the term (comparable within a cluster, KEP-5504). Store it beside what you
-// write, and refuse a write with a smaller one: then no past leader can do harm (a fencing token). 0 in the zero Term,
-// and with an API that has no numeric versions, as client-go's plain fake clientset.
+// Token returns a number that grows with every term on this Lease, whoever leads, and even if the Lease is deleted in
+// between. It is a fencing token: store it with the data you write, and refuse a write whose token is smaller than the
+// stored one. Then no past leader can do harm.
+//
+// The token is the resourceVersion of the write that won the term, which is comparable within a cluster (KEP-5504). It
+// is 0 in the zero Term, and with an API whose versions are not numbers, such as client-go's plain fake clientset.
 func (t Term) Token() uint64 {
 	if t.term == nil {
 		return 0
@@ -62,7 +66,7 @@ func (t Term) Token() uint64 {
 	return t.token
 }
 
-// Identity is the candidate that leads in this term, "" in the zero Term.
+// Identity returns the identity of the candidate that leads in this term, and "" for the zero Term.
 func (t Term) Identity() string {
 	if t.term == nil {
 		return ""
@@ -70,7 +74,7 @@ func (t Term) Identity() string {
 	return t.identity
 }
 
-// String is the term in words, for logs.
+// String describes the term, for logs.
 func (t Term) String() string {
 	if t.term == nil {
 		return "no term"
@@ -78,18 +82,30 @@ func (t Term) String() string {
 	return fmt.Sprintf("term %d of %s", t.token, t.identity)
 }
 
-// Valid reports whether the term has authority at this moment: it has not ended, and neither the monotonic nor the
-// wall clock has passed RenewDeadline since the last renewal. It stays true while a callback drains that was told to
-// stop for another reason than loss, for the lease is kept until it has returned.
+// Valid reports whether the term has authority at this moment: it has not ended, and less than RenewDeadline has passed
+// since the last successful renewal was sent, by the monotonic clock and by the wall clock. It stays true while a
+// callback drains for another reason than a loss, because the lease is kept until the callback has returned.
 func (t Term) Valid() bool { return t.term != nil && t.validAt(time.Now()) }
 
-// ValidUntil is the time at which the term ends if it is not renewed again: RenewDeadline after the last renewal was
-// sent. The zero time if it has ended.
+// ValidUntil returns when the term ends if it is not renewed again: RenewDeadline after the last successful renewal was
+// sent. It returns the zero time if the term has ended, and for the zero Term.
 func (t Term) ValidUntil() time.Time {
 	if t.term == nil || t.alive.Err() != nil {
 		return time.Time{}
 	}
 	return t.authority.Load().sent.Add(t.renewDeadline)
+}
+
+// Draining is since when the callback has been asked to stop without having returned; the zero time if it was not
+// asked, or has returned.
+func (t Term) Draining() time.Time {
+	if t.term == nil || t.returned.Load() {
+		return time.Time{}
+	}
+	if since := t.draining.Load(); since != nil {
+		return *since
+	}
+	return time.Time{}
 }
 
 func (t *term) validAt(now time.Time) bool {

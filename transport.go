@@ -8,19 +8,20 @@ import (
 	"regexp"
 )
 
-// WrapTransport is a write gate, for rest.Config.Wrap: a client behind it writes only while this candidate leads, even
-// if the callback ignores its ctx. Reads and watches pass. A write fails with an error that is ErrNotLeader
-// unless the term is valid at that moment, by the clock; one that is under way when the term ends is cut off, and may or
-// may not have been carried out.
+// WrapTransport is a write gate, to be passed to rest.Config.Wrap: a client behind it writes only while this candidate
+// leads, even if the callback ignores its ctx. Reads and watches pass. A write fails with an error that is ErrNotLeader
+// unless the term is valid by the clock at that moment. A write that is under way when the term ends is cut off, and
+// may or may not have been carried out.
 //
-// The term is the one in the request's context, if that is derived from the callback's: so what a past term has left
-// behind cannot write in the next one. Otherwise it is the term this candidate serves at that moment.
+// The term is the one in the request's context, if that is derived from the callback's. So work left over from an
+// earlier term cannot write in a later one. Any other request belongs to the term that the candidate serves at that
+// moment.
 //
-// A write is any request but GET, HEAD and OPTIONS, and but the reviews of authentication.k8s.io and
-// authorization.k8s.io, which are questions in the form of a POST. To exec into a pod, to attach to it or to forward a
-// port is one, by GET too; client-go takes such a connection out of its transport's hands once it is open, so that it is
-// not cut off. What a standby has to write, as its Events, needs a
-// client without the gate; the elector's own client always does.
+// Every request is a write except GET, HEAD and OPTIONS, and except the reviews of authentication.k8s.io and
+// authorization.k8s.io, which only ask a question although they are sent by POST. Exec, attach and port-forward are
+// writes, by GET too; client-go takes over such a connection once it is open, so it is not cut off.
+//
+// Use a client without the gate for what a standby has to write, such as Events. The elector's own client never has it.
 func (e *Elector) WrapTransport(next http.RoundTripper) http.RoundTripper {
 	return &gate{e, next}
 }
@@ -30,7 +31,7 @@ type gate struct {
 	next    http.RoundTripper
 }
 
-// WrappedRoundTripper lets client-go find what is behind the gate, to close its connections for one.
+// WrappedRoundTripper lets client-go find the transport behind the gate, for example to close its connections.
 func (g *gate) WrappedRoundTripper() http.RoundTripper { return g.next }
 
 // RoundTrip lets a request through, or refuses it.
@@ -75,7 +76,8 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// fullySent reports whether all of a request has been fullySent when its answer comes. A body of unknown length may be a stream.
+// fullySent reports whether all of the request had been sent when its answer came. A body of unknown length may be a
+// stream.
 func fullySent(req *http.Request) bool {
 	return req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0
 }
@@ -100,8 +102,8 @@ func reads(req *http.Request) bool {
 	}
 }
 
-// finishing returns body with a function that is called once it is closed. A body that can be written to, as that of
-// an upgraded connection, stays one.
+// finishing returns body with a function that is called once it is closed. A body that can be written to, such as that
+// of an upgraded connection, can still be written to.
 func finishing(body io.ReadCloser, done func()) io.ReadCloser {
 	if rw, ok := body.(io.ReadWriteCloser); ok {
 		return &upgraded{rw, done}

@@ -17,17 +17,21 @@ type trouble struct {
 	since    time.Time // when it began to
 	logged   string    // the verb and kind of the failure that was logged last
 	loggedAt time.Time
+	hung     bool // that clients do not return was logged
 }
 
 // failed takes in a failure, and logs it unless it is one more of the same. One that somebody has to do something about
 // is logged again and again.
-func (t *trouble) failed(log klog.Logger, verb string, err, explained error, now time.Time) {
+func (t *trouble) failed(log klog.Logger, verb string, err, explained error, now time.Time, releasing bool) {
 	t.failures++
 	t.err = explained
 	if !refused(err) {
 		t.refused, t.since = "", time.Time{}
 	} else if t.refused == "" {
 		t.refused, t.since = verb, now
+	}
+	if releasing && refused(err) {
+		return // logged once the attempt to release has ended
 	}
 	if what := verb + kind(err); what != t.logged || refused(err) && now.Sub(t.loggedAt) >= time.Minute {
 		t.logged, t.loggedAt = what, now
@@ -46,6 +50,14 @@ func (t *trouble) succeeded(log klog.Logger, verb string) {
 		log.Info("The API answers again")
 	}
 	t.forgive()
+}
+
+// stuck logs, once, that clients do not return from requests although their ctx has ended.
+func (t *trouble) stuck(log klog.Logger, stuck bool) {
+	if stuck && !t.hung {
+		log.Error(errStuck, "No more requests are sent")
+	}
+	t.hung = stuck
 }
 
 // forgive forgets the last error.

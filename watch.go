@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -22,14 +23,16 @@ type watching struct {
 	ctx context.Context // of the requests
 
 	session *session
-	open    bool // the session has been accepted
+	ending  []*session // that were stopped, and whose clients may not have returned
+	open    bool       // the session has been accepted
 	since   time.Time
 	retryAt time.Time
-	fails   int
+	fails   int // sessions in a row that did not serve for long
 
 	latest uint64    // the highest version the session has shown
 	owed   uint64    // a version that it has to show, or it is dead
 	owedAt time.Time // since when
+	lags   int       // sessions in a row that did not show it in time: the watch may be behind rather than dead
 
 	pollAt time.Time // without a watch: when to look again
 }
@@ -37,10 +40,11 @@ type watching struct {
 // A session is one watch request and the goroutine that reads it.
 type session struct {
 	events chan watchEvent
+	ended  chan struct{} // closed when its goroutine has returned
 	cancel context.CancelFunc
 }
 
-// A watchEvent is what a session tells: that it is open, what changed, or why it ended.
+// A watchEvent is what a session reports: that it is open, what changed, or why it ended.
 type watchEvent struct {
 	opened bool
 	change watch.EventType
@@ -48,7 +52,10 @@ type watchEvent struct {
 	ended  error
 }
 
-var errWatchClosed = errors.New("the server closed the watch")
+var (
+	errWatchClosed = errors.New("the server closed the watch")
+	errNoWatch     = errors.New("the client returned neither a watch nor an error")
+)
 
 func (w *watching) events() <-chan watchEvent {
 	if w.session == nil {
@@ -71,8 +78,46 @@ func (w *watching) expect(version uint64, now time.Time) {
 func (w *watching) stop() {
 	if w.session != nil {
 		w.session.cancel()
+		w.ending = append(w.ending, w.session)
 	}
 	w.session, w.open, w.latest, w.owed = nil, false, 0, 0
+}
+
+// lingering is how many sessions were stopped although their clients have not returned.
+func (w *watching) lingering() int {
+	w.ending = slices.DeleteFunc(w.ending, func(s *session) bool {
+		select {
+		case <-s.ended:
+			return true
+		default:
+			return false
+		}
+	})
+	return len(w.ending)
+}
+
+// underWay is how many of its requests have not been answered, or have not returned.
+func (w *watching) underWay() int {
+	n := w.lingering()
+	if w.session != nil && !w.open {
+		n++
+	}
+	return n
+}
+
+// served is how long a session has to serve to be followed by the next one soon.
+func (w *watching) served() time.Duration { return 10 * w.opts.RetryPeriod }
+
+// patience is how long an open session may take to show a version that an answer has shown. It grows while the watch is
+// behind, up to a minute (L1).
+func (w *watching) patience() time.Duration {
+	return min(w.opts.RetryPeriod<<min(w.lags, 10), time.Minute)
+}
+
+// restart opens the watch anew, because it does not work any more.
+func (w *watching) restart(now time.Time) {
+	w.stop()
+	w.retryAt = now
 }
 
 // poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
@@ -83,34 +128,41 @@ func (w *watching) poll(d decision) decision {
 	return d
 }
 
-// looked notes that a GET has been answered.
-func (w *watching) looked(now time.Time) {
+// polled notes that a GET has been answered.
+func (w *watching) polled(now time.Time) {
 	w.pollAt = now.Add(w.opts.RetryPeriod + rand.N(w.opts.RetryPeriod/5+1))
 }
 
 // tend opens the watch when it is time to, and closes it when it gives no sign of life. It returns when to see to it
-// again. While a request is under way, it is that one that tells whether the connection is dead.
+// again. While a request is under way, that request finds out whether the connection is dead.
 func (w *watching) tend(now time.Time, underWay bool) time.Time {
 	switch {
-	case w.session != nil && !w.open && !now.Before(w.since.Add(w.renewDeadline/3)):
+	case w.session != nil && !w.open && !now.Before(w.since.Add(w.renewDeadline)):
 		if !underWay {
-			w.redial(w.since)
+			w.redial(false, w.since)
 		}
 		w.ended(errNoReply, now)
-	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(w.opts.RetryPeriod)):
-		w.stop()
-		w.retryAt = now
+	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(w.patience())):
+		w.lags++
+		w.restart(now)
+	case w.open && w.fails > 0 && now.Sub(w.since) >= w.served():
+		w.fails = 0
+		w.log.Info("The watch works again")
 	}
-	if w.session == nil && !now.Before(w.retryAt) {
+	if w.session == nil && !now.Before(w.retryAt) && w.lingering() < maxCalls-2 {
 		w.begin(now)
 	}
 	switch {
+	case w.session == nil && !now.Before(w.retryAt):
+		return now.Add(w.opts.RetryPeriod) // clients of earlier sessions have not returned
 	case w.session == nil:
 		return w.retryAt
 	case !w.open:
-		return w.since.Add(w.renewDeadline / 3)
+		return w.since.Add(w.renewDeadline)
 	case w.owed > w.latest:
-		return w.owedAt.Add(w.opts.RetryPeriod)
+		return w.owedAt.Add(w.patience())
+	case w.fails > 0:
+		return w.since.Add(w.served())
 	default:
 		return now.Add(w.leaseDuration)
 	}
@@ -120,12 +172,13 @@ func (w *watching) tend(now time.Time, underWay bool) time.Time {
 // before is missed, except a deletion.
 func (w *watching) begin(now time.Time) {
 	ctx, cancel := context.WithCancel(w.ctx)
-	s := &session{events: make(chan watchEvent), cancel: cancel}
+	s := &session{events: make(chan watchEvent), ended: make(chan struct{}), cancel: cancel}
 	w.session, w.since = s, now
 	leases, name := w.leases, w.opts.Name
 	go func() {
+		defer close(s.ended)
 		defer cancel()
-		tell := func(ev watchEvent) bool {
+		pass := func(ev watchEvent) bool {
 			select {
 			case s.events <- ev:
 				return true
@@ -134,15 +187,18 @@ func (w *watching) begin(now time.Time) {
 			}
 		}
 		w, err := leases.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+		if err == nil && w == nil {
+			err = errNoWatch
+		}
 		if err != nil {
-			tell(watchEvent{ended: err})
+			pass(watchEvent{ended: err})
 			return
 		}
 		defer w.Stop()
-		for ok := tell(watchEvent{opened: true}); ok; {
+		for ok := pass(watchEvent{opened: true}); ok; {
 			select {
 			case ev, more := <-w.ResultChan():
-				ok = tell(translate(ev, more, name)) && more
+				ok = pass(translate(ev, more, name)) && more
 			case <-ctx.Done():
 				return
 			}
@@ -165,25 +221,28 @@ func translate(ev watch.Event, more bool, name string) watchEvent {
 	return watchEvent{change: ev.Type, lease: lease}
 }
 
-// notice takes in what the session tells.
+// notice takes in what the session reports.
 func (w *watching) notice(ev watchEvent, now time.Time) {
 	switch {
 	case ev.ended != nil:
 		w.ended(ev.ended, now)
 	case ev.opened:
 		w.opts.Metrics.Request(w.lease, "watch", nil)
-		if w.fails > 0 {
-			w.log.Info("The watch works again")
-		}
-		w.open, w.since, w.fails = true, now, 0
+		w.open, w.since = true, now
 	case ev.lease != nil:
 		w.latest = max(w.latest, versionOf(ev.lease))
+		if w.owed > 0 && w.latest >= w.owed {
+			if now.Sub(w.owedAt) < w.opts.RetryPeriod {
+				w.lags = 0
+			}
+			w.owed = 0
+		}
 	}
 }
 
-// ended makes the time for the next session. A session that has served a while is followed soon, at a random
-// moment, for a server that goes away ends those of all candidates at once; others are followed ever later, up to a
-// minute. Meanwhile the candidate polls (L1).
+// ended sets the time for the next session. A session that has served a while is followed soon, at a random moment,
+// because a server that goes away ends those of all candidates at once. Others are followed ever later, up to a minute.
+// Meanwhile the candidate polls (L1).
 func (w *watching) ended(err error, now time.Time) {
 	if !w.open {
 		w.opts.Metrics.Request(w.lease, "watch", err)
@@ -191,14 +250,15 @@ func (w *watching) ended(err error, now time.Time) {
 	if !w.pollAt.After(now) {
 		w.pollAt = now.Add(rand.N(w.opts.RetryPeriod)) // not all candidates at once
 	}
-	served := w.open && now.Sub(w.since) > w.opts.RetryPeriod
+	served := w.open && now.Sub(w.since) >= w.served()
 	w.stop()
 	if served {
+		w.fails = 0
 		w.retryAt = now.Add(rand.N(w.opts.RetryPeriod/4 + 1))
 		return
 	}
 	if w.fails == 0 {
-		w.log.Info("No watch on the lease: looking at it every RetryPeriod instead, and trying the watch again now and then",
+		w.log.Info("No watch on the lease: reading it every RetryPeriod instead, and trying the watch again now and then",
 			"err", explain(err, "watch", w.opts.Namespace, w.opts.Name).Error())
 	}
 	w.retryAt = now.Add(min(w.opts.RetryPeriod<<min(w.fails, 5), time.Minute) + rand.N(w.opts.RetryPeriod/4+1))

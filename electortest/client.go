@@ -34,6 +34,7 @@ type Client struct {
 	latency     atomic.Int64 // of a round trip, as a time.Duration
 	partition   atomic.Int32 // a Partition
 	intercept   atomic.Pointer[func(Request) Fault]
+	watchLag    atomic.Int64 // of watch events, as a time.Duration
 	silent      atomic.Bool
 	forbidWatch atomic.Bool
 }
@@ -65,11 +66,15 @@ func (c *Client) Partition(p Partition) { c.partition.Store(int32(p)) }
 // CloseWatches has the server end this client's open watches, silent ones too. As all that the server sends, the end
 // of a watch arrives half a round trip later, and not through a [Partition]: such a watch stays open and silent.
 func (c *Client) CloseWatches() {
-	s := c.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	c.endWatches()
+}
+
+// endWatches is CloseWatches with server.mu held.
+func (c *Client) endWatches() {
 	for w := range c.watches {
-		s.unregister(w)
+		c.server.unregister(w)
 		w.enqueue(delivery{end: true, forced: true})
 	}
 }
@@ -89,6 +94,11 @@ func (c *Client) SilenceWatches(silent bool) {
 	}
 }
 
+// SetWatchLag makes this client's watches lag behind what the other requests show, as with an API server whose watch
+// cache is late: an event arrives by lag later, and a watch opened now begins with the state of lag ago. The default
+// is 0. It applies to events and to watches from now on.
+func (c *Client) SetWatchLag(lag time.Duration) { c.watchLag.Store(int64(lag)) }
+
 // ForbidWatch, with true, has the server answer watch requests of this client with 403, as for a role that has only
 // get, create and update. Watches that are open go on.
 func (c *Client) ForbidWatch(forbid bool) { c.forbidWatch.Store(forbid) }
@@ -103,6 +113,8 @@ func (c *Client) fault(req Request) Fault {
 func (c *Client) cut(direction Partition) bool {
 	return Partition(c.partition.Load())&direction != 0
 }
+
+func (c *Client) lag() time.Duration { return time.Duration(c.watchLag.Load()) }
 
 func (c *Client) oneWay() time.Duration { return time.Duration(c.latency.Load()) / 2 }
 
@@ -140,55 +152,64 @@ func (l leases) check(name string) error {
 	return nil
 }
 
-func (l leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+func (l leases) Get(ctx context.Context, name string, opts metav1.GetOptions) (*coordinationv1.Lease, error) {
 	if err := l.check(name); err != nil {
-		return nil, err
+		return &coordinationv1.Lease{}, err
 	}
-	return roundTrip(ctx, l.client, l.request("get", name, nil), func() (*coordinationv1.Lease, error) {
-		return l.client.server.get(types.NamespacedName{Namespace: l.namespace, Name: name})
+	return leaseTrip(ctx, l.client, l.request("get", name, nil), func() (*coordinationv1.Lease, error) {
+		return l.client.server.get(types.NamespacedName{Namespace: l.namespace, Name: name}, opts.ResourceVersion)
 	})
 }
 
 func (l leases) List(ctx context.Context, opts metav1.ListOptions) (*coordinationv1.LeaseList, error) {
 	sel, err := parseSelection(l.namespace, opts)
-	return roundTrip(ctx, l.client, l.request("list", sel.key.Name, nil), func() (*coordinationv1.LeaseList, error) {
+	return orEmpty(roundTrip(ctx, l.client, l.request("list", sel.key.Name, nil), func(Fault) (*coordinationv1.LeaseList, error) {
 		if err != nil {
 			return nil, err
 		}
-		return l.client.server.list(sel), nil
-	})
+		return l.client.server.list(sel, opts.ResourceVersion)
+	}))
 }
 
 func (l leases) Create(ctx context.Context, lease *coordinationv1.Lease, opts metav1.CreateOptions) (*coordinationv1.Lease, error) {
 	if l.namespace == "" {
-		return nil, errors.New("an empty namespace may not be set during creation")
+		return &coordinationv1.Lease{}, errors.New("an empty namespace may not be set during creation")
 	}
 	sent := lease.DeepCopy()
-	return roundTrip(ctx, l.client, l.request("create", sent.Name, sent), func() (*coordinationv1.Lease, error) {
+	req := l.request("create", sent.Name, sent)
+	return leaseTrip(ctx, l.client, req, func() (*coordinationv1.Lease, error) {
+		if err := l.client.server.admit(req, sent); err != nil {
+			return nil, err
+		}
 		return l.client.server.post(l.namespace, sent, isDryRun(opts.DryRun))
 	})
 }
 
 func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, opts metav1.UpdateOptions) (*coordinationv1.Lease, error) {
 	if err := l.check(lease.Name); err != nil {
-		return nil, err
+		return &coordinationv1.Lease{}, err
 	}
 	sent := lease.DeepCopy()
-	return roundTrip(ctx, l.client, l.request("update", sent.Name, sent), func() (*coordinationv1.Lease, error) {
+	req := l.request("update", sent.Name, sent)
+	return leaseTrip(ctx, l.client, req, func() (*coordinationv1.Lease, error) {
+		if err := l.client.server.admit(req, sent); err != nil {
+			return nil, err
+		}
 		return l.client.server.put(l.namespace, sent, isDryRun(opts.DryRun))
 	})
 }
 
 func (l leases) Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*coordinationv1.Lease, error) {
 	if err := l.check(name); err != nil {
-		return nil, err
+		return &coordinationv1.Lease{}, err
 	}
 	data = append([]byte(nil), data...)
-	return roundTrip(ctx, l.client, l.request("patch", name, nil), func() (*coordinationv1.Lease, error) {
+	req := l.request("patch", name, nil)
+	return leaseTrip(ctx, l.client, req, func() (*coordinationv1.Lease, error) {
 		if len(subresources) > 0 {
 			return nil, apierrors.NewGenericServerResponse(404, "patch", leaseResource, name, "no such subresource", 0, true)
 		}
-		return l.client.server.patch(types.NamespacedName{Namespace: l.namespace, Name: name}, pt, data, isDryRun(opts.DryRun))
+		return l.client.server.patch(req, pt, data, isDryRun(opts.DryRun))
 	})
 }
 
@@ -205,7 +226,7 @@ func (l leases) Delete(ctx context.Context, name string, opts metav1.DeleteOptio
 		return err
 	}
 	opts = *opts.DeepCopy()
-	_, err := roundTrip(ctx, l.client, l.request("delete", name, nil), func() (struct{}, error) {
+	_, err := roundTrip(ctx, l.client, l.request("delete", name, nil), func(Fault) (struct{}, error) {
 		key := types.NamespacedName{Namespace: l.namespace, Name: name}
 		return struct{}{}, l.client.server.delete(key, opts.Preconditions, isDryRun(opts.DryRun))
 	})
@@ -215,9 +236,12 @@ func (l leases) Delete(ctx context.Context, name string, opts metav1.DeleteOptio
 func (l leases) DeleteCollection(ctx context.Context, opts metav1.DeleteOptions, listOpts metav1.ListOptions) error {
 	opts = *opts.DeepCopy()
 	sel, selErr := parseSelection(l.namespace, listOpts)
-	_, err := roundTrip(ctx, l.client, l.request("deletecollection", sel.key.Name, nil), func() (struct{}, error) {
-		if selErr != nil {
+	_, err := roundTrip(ctx, l.client, l.request("deletecollection", sel.key.Name, nil), func(Fault) (struct{}, error) {
+		switch {
+		case selErr != nil:
 			return struct{}{}, selErr
+		case l.namespace == "":
+			return struct{}{}, methodNotAllowed()
 		}
 		return struct{}{}, l.client.server.deleteAll(sel, opts.Preconditions, isDryRun(opts.DryRun))
 	})
@@ -228,15 +252,16 @@ func (l leases) Watch(ctx context.Context, opts metav1.ListOptions) (watch.Inter
 	sel, selErr := parseSelection(l.namespace, opts)
 	req := l.request("watch", sel.key.Name, nil)
 	var opened *leaseWatch
-	_, err := roundTrip(ctx, l.client, req, func() (struct{}, error) {
+	_, err := roundTrip(ctx, l.client, req, func(fault Fault) (struct{}, error) {
 		var err error
 		switch {
+		case fault.NoWatch:
 		case l.client.forbidWatch.Load():
 			err = forbidden(req)
 		case selErr != nil:
 			err = selErr
 		default:
-			opened, err = l.client.server.openWatch(l.client, sel, opts)
+			opened, err = l.client.server.openWatch(l.client, sel, opts, fault.EndWatch)
 		}
 		return struct{}{}, err
 	})
@@ -245,6 +270,9 @@ func (l leases) Watch(ctx context.Context, opts metav1.ListOptions) (watch.Inter
 			l.client.server.forget(opened)
 		}
 		return nil, err
+	}
+	if opened == nil { // Fault.NoWatch
+		return nil, nil
 	}
 	opened.start(ctx)
 	return opened, nil

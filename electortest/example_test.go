@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr/testr"
+	"k8s.io/klog/v2"
+
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
 )
@@ -15,7 +18,7 @@ func TestTheOtherReplicaTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := electortest.NewServer() // in the bubble: its channels must belong to it
 		defer api.Close()
-		ctx, stop := context.WithCancel(t.Context())
+		ctx, stop := context.WithCancel(klog.NewContext(t.Context(), testr.New(t))) // the log, in t.Log
 		var replicas sync.WaitGroup
 		electors := map[string]*elector.Elector{}
 		for _, name := range []string{"a", "b"} {

@@ -2,6 +2,8 @@ package electortest
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -56,10 +58,42 @@ type Fault struct {
 	// Err is answered instead of acting, with the delays of above. The functions of this package make the usual
 	// ones. nil lets the server act.
 	Err error
+	// Answer is what the client reads instead of the Lease that the server answers to a get, create, update or patch:
+	// an older state, as from a cache, another Lease, or &coordinationv1.Lease{} for a proxy that answers {} with
+	// status 200. The server acts all the same, and its errors stay. nil, and on other verbs: the server's answer.
+	Answer *coordinationv1.Lease
+	// EndWatch is how long after it opened a watch is ended from outside, as by a proxy with a time limit of its own.
+	// It counts beside the Server's own limit ([Server.SetWatchLifetime]). 0, and on other verbs: never.
+	EndWatch time.Duration
+	// NoWatch makes Watch return nil and no error, as some hand-written fakes do. The server opens no watch.
+	NoWatch bool
 }
 
+// On returns a function for [Client.Intercept] that plays fault on every request with one of these verbs, or on every
+// request if there are none. It panics at a verb that [Request.Verb] cannot have.
+//
+//	client.Intercept(electortest.On(electortest.Fault{After: 4 * time.Second}))               // a slow API
+//	client.Intercept(electortest.On(electortest.Fault{Err: electortest.InternalError()}))     // an outage, until
+//	time.AfterFunc(8*time.Second, func() { client.Intercept(nil) })                           // 8 s later
+//	client.Intercept(electortest.On(electortest.Fault{Err: electortest.Forbidden("update")}, "update"))
+func On(fault Fault, verbs ...string) func(Request) Fault {
+	for _, verb := range verbs {
+		if !slices.Contains(allVerbs, verb) {
+			panic(fmt.Sprintf("electortest: On: verb %q is not one of %q", verb, allVerbs))
+		}
+	}
+	return func(req Request) Fault {
+		if len(verbs) == 0 || slices.Contains(verbs, req.Verb) {
+			return fault
+		}
+		return Fault{}
+	}
+}
+
+var allVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+
 // roundTrip plays one request: the way to the server, what act does there, and the way back.
-func roundTrip[T any](ctx context.Context, c *Client, req Request, act func() (T, error)) (T, error) {
+func roundTrip[T any](ctx context.Context, c *Client, req Request, act func(Fault) (T, error)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {
 		return none, transportError(req, err)
@@ -69,17 +103,36 @@ func roundTrip[T any](ctx context.Context, c *Client, req Request, act func() (T
 	if t.fault.IgnoreContext {
 		t.done = nil
 	}
-	if err := t.there(ctx, func() { _, _ = act() }); err != nil {
+	if err := t.there(ctx, func() { _, _ = act(t.fault) }); err != nil {
 		return none, err
 	}
 	result, err := none, t.fault.Err
 	if err == nil {
-		result, err = act()
+		result, err = act(t.fault)
 	}
 	if lost := t.back(ctx); lost != nil {
 		return none, lost
 	}
 	return result, err
+}
+
+// leaseTrip is roundTrip for the requests that are answered with a Lease.
+func leaseTrip(ctx context.Context, c *Client, req Request, act func() (*coordinationv1.Lease, error)) (*coordinationv1.Lease, error) {
+	return orEmpty(roundTrip(ctx, c, req, func(fault Fault) (*coordinationv1.Lease, error) {
+		lease, err := act()
+		if err == nil && fault.Answer != nil {
+			lease = fault.Answer.DeepCopy()
+		}
+		return lease, err
+	}))
+}
+
+// orEmpty puts an empty object beside an error, as client-go does: it decodes into an object that it has made before.
+func orEmpty[T any](object *T, err error) (*T, error) {
+	if object == nil {
+		object = new(T)
+	}
+	return object, err
 }
 
 // trip is one request under way.

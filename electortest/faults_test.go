@@ -202,6 +202,11 @@ func TestAnErrorIsAnsweredInsteadOfActing(t *testing.T) {
 		"internal error":    {InternalError(), 500, metav1.StatusReasonInternalError, 0},
 		"unavailable":       {Unavailable(), 503, metav1.StatusReasonServiceUnavailable, 0},
 		"timeout":           {Timeout(), 504, metav1.StatusReasonTimeout, 0},
+		"policy":            {DeniedByPolicy("no"), 422, metav1.StatusReasonInvalid, 0},
+		"webhook":           {DeniedByWebhook("no"), 403, metav1.StatusReasonForbidden, 0},
+		"quota":             {QuotaExceeded(), 403, metav1.StatusReasonForbidden, 0},
+		"terminating":       {NamespaceTerminating(), 403, metav1.StatusReasonForbidden, 0},
+		"retry unavailable": {WithRetryAfter(Unavailable(), 2500*time.Millisecond), 503, metav1.StatusReasonServiceUnavailable, 3},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,7 @@ type Server struct {
 	version     int64                                          // the last resourceVersion given out
 	uids        int64
 	coordinated bool
+	admission   func(Request, *coordinationv1.Lease) error
 	log         eventLog
 	watches     map[types.NamespacedName][]*leaseWatch // by what they select; "" is any
 	minLifetime time.Duration
@@ -122,6 +123,36 @@ func (s *Server) SetCoordinatedLeaderElection(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.coordinated = on
+}
+
+// SetAdmission has f asked about each create, update and patch of every client when it arrives, as admission webhooks
+// and policies are. f may change lease, the object that is about to be stored, and an error from it is answered
+// instead of storing anything (see [DeniedByPolicy] and [DeniedByWebhook]). What f makes of the Lease must be valid.
+// It is called without locks, may be called from several goroutines at once, and for a patch again if somebody else
+// wrote meanwhile. nil removes it. A policy that makes short Leases longer:
+//
+//	server.SetAdmission(func(_ electortest.Request, lease *coordinationv1.Lease) error {
+//		if d := lease.Spec.LeaseDurationSeconds; d != nil && *d < 10 {
+//			*d = 10
+//		}
+//		return nil
+//	})
+func (s *Server) SetAdmission(f func(req Request, lease *coordinationv1.Lease) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admission = f
+}
+
+// admit asks admission about a write. mu is not held.
+func (s *Server) admit(req Request, lease *coordinationv1.Lease) error {
+	s.mu.Lock()
+	f := s.admission
+	s.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	req.Lease = req.Lease.DeepCopy()
+	return f(req, lease)
 }
 
 // Close ends the server: calls that hang, also those that ignore their context, return an error, watches close, and

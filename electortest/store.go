@@ -26,25 +26,39 @@ import (
 // This file is what the server does with its Leases. Objects that come in belong to the server from then on; objects
 // that go out are copies.
 
-func (s *Server) get(key types.NamespacedName) (*coordinationv1.Lease, error) {
+func (s *Server) get(key types.NamespacedName, notOlderThan string) (*coordinationv1.Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	version, err := readVersion(notOlderThan)
+	switch {
+	case err != nil:
+		return nil, unexplained(err.Error())
+	case version > s.version:
+		return nil, tooLarge(version, s.version)
+	}
 	lease := s.leases[key]
 	if lease == nil {
-		return nil, apierrors.NewNotFound(leaseResource, key.Name)
+		return nil, notFound(key.Name)
 	}
 	return lease.DeepCopy(), nil
 }
 
-func (s *Server) list(sel selection) *coordinationv1.LeaseList {
+func (s *Server) list(sel selection, notOlderThan string) (*coordinationv1.LeaseList, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	version, err := readVersion(notOlderThan)
+	switch {
+	case err != nil:
+		return nil, apierrors.NewBadRequest("invalid resource version: " + err.Error())
+	case version > s.version:
+		return nil, tooLarge(version, s.version)
+	}
 	list := &coordinationv1.LeaseList{Items: []coordinationv1.Lease{}}
 	list.ResourceVersion = formatVersion(s.version)
 	for _, lease := range s.selected(sel) {
 		list.Items = append(list.Items, *lease.DeepCopy())
 	}
-	return list
+	return list, nil
 }
 
 // post creates the Lease it is sent.
@@ -55,10 +69,8 @@ func (s *Server) post(namespace string, lease *coordinationv1.Lease, dryRun bool
 	if lease.Name == "" {
 		return nil, invalid("", field.Required(field.NewPath("metadata", "name"), "name or generateName is required"))
 	}
-	if version, err := parseVersion(lease); err != nil {
-		return nil, err
-	} else if version != 0 {
-		return nil, versionOnCreate()
+	if version, err := parseVersion(lease); err == nil && version != 0 && !dryRun { // what is no number is ignored
+		return nil, unexplained("resourceVersion should not be set on objects to be created")
 	}
 	return s.create(key, lease, dryRun)
 }
@@ -161,24 +173,49 @@ func (s *Server) commit(key types.NamespacedName, lease *coordinationv1.Lease, d
 	return lease.DeepCopy()
 }
 
-func (s *Server) patch(key types.NamespacedName, pt types.PatchType, data []byte, dryRun bool) (*coordinationv1.Lease, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// patch is what a server makes of a PATCH: it changes what is stored, and begins again if that has changed meanwhile,
+// because admission, which is the user's code, is asked without the lock.
+func (s *Server) patch(req Request, pt types.PatchType, data []byte, dryRun bool) (*coordinationv1.Lease, error) {
 	if pt == types.ApplyPatchType || pt == "application/apply-patch+cbor" {
 		return nil, apierrors.NewMethodNotSupported(leaseResource, "apply")
 	}
-	old := s.leases[key]
-	if old == nil {
-		return nil, apierrors.NewNotFound(leaseResource, key.Name)
+	key := types.NamespacedName{Namespace: req.Namespace, Name: req.Name}
+	for {
+		old := s.stored(key)
+		if old == nil {
+			return nil, notFound(key.Name)
+		}
+		lease, err := patched(old, pt, data)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := parseVersion(lease); err != nil {
+			return nil, err
+		}
+		if err := s.admit(req, lease); err != nil {
+			return nil, err
+		}
+		if result, done, err := s.replaceIfSame(key, old, lease, dryRun); done {
+			return result, err
+		}
 	}
-	lease, err := patched(old, pt, data)
-	if err != nil {
-		return nil, err
+}
+
+func (s *Server) stored(key types.NamespacedName) *coordinationv1.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leases[key]
+}
+
+// replaceIfSame stores lease if old is what is stored; otherwise done is false.
+func (s *Server) replaceIfSame(key types.NamespacedName, old, lease *coordinationv1.Lease, dryRun bool) (result *coordinationv1.Lease, done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leases[key] != old {
+		return nil, false, nil
 	}
-	if _, err := parseVersion(lease); err != nil {
-		return nil, err
-	}
-	return s.replace(key, old, lease, dryRun)
+	result, err = s.replace(key, old, lease, dryRun)
+	return result, true, err
 }
 
 // patched applies a patch to a copy of old, by client-go's own fake.
@@ -212,7 +249,7 @@ func (s *Server) delete(key types.NamespacedName, pre *metav1.Preconditions, dry
 	defer s.mu.Unlock()
 	old := s.leases[key]
 	if old == nil {
-		return apierrors.NewNotFound(leaseResource, key.Name)
+		return notFound(key.Name)
 	}
 	return s.remove(key, old, pre, dryRun)
 }
@@ -249,9 +286,9 @@ func (s *Server) remove(key types.NamespacedName, old *coordinationv1.Lease, pre
 
 // selection is what a list or a watch asks for.
 type selection struct {
-	key    types.NamespacedName // "" is any
+	key    types.NamespacedName // what is fixed, by which watches are found; "" is any
 	labels labels.Selector
-	none   bool // contradicts itself, so selects nothing
+	fields fields.Selector // all of the field selector; nil where key says it all
 }
 
 func parseSelection(namespace string, opts metav1.ListOptions) (selection, error) {
@@ -264,28 +301,30 @@ func parseSelection(namespace string, opts metav1.ListOptions) (selection, error
 		return sel, apierrors.NewBadRequest(err.Error())
 	}
 	for _, r := range fieldSelector.Requirements() {
-		target := &sel.key.Name
+		fixed, except := &sel.key.Name, r.Operator == "!="
 		switch {
 		case r.Field == "metadata.namespace":
-			target = &sel.key.Namespace
+			fixed = &sel.key.Namespace
 		case r.Field != "metadata.name":
 			return sel, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", r.Field))
 		}
-		if r.Operator == "!=" {
-			return sel, apierrors.NewBadRequest("electortest: field selectors with != are not supported")
+		if *fixed == "" && !except {
+			*fixed = r.Value
 		}
-		sel.none = sel.none || (*target != "" && *target != r.Value)
-		*target = r.Value
+		if except || r.Value == "" || r.Value != *fixed {
+			sel.fields = fieldSelector
+		}
 	}
 	return sel, nil
 }
 
 // matches says whether the Lease of that key and in that state is selected; nil is no Lease.
 func (sel selection) matches(lease *coordinationv1.Lease) bool {
-	return lease != nil && !sel.none &&
+	return lease != nil &&
 		(sel.key.Namespace == "" || sel.key.Namespace == lease.Namespace) &&
 		(sel.key.Name == "" || sel.key.Name == lease.Name) &&
-		(sel.labels.Empty() || sel.labels.Matches(labels.Set(lease.Labels)))
+		(sel.labels.Empty() || sel.labels.Matches(labels.Set(lease.Labels))) &&
+		(sel.fields == nil || sel.fields.Matches(fields.Set{"metadata.name": lease.Name, "metadata.namespace": lease.Namespace}))
 }
 
 // selected returns the stored Leases that sel matches, in the order of their keys.
@@ -317,7 +356,19 @@ func parseVersion(lease *coordinationv1.Lease) (int64, error) {
 	}
 	version, err := strconv.ParseUint(lease.ResourceVersion, 10, 63)
 	if err != nil {
-		return 0, invalid(lease.Name, field.Invalid(field.NewPath("metadata", "resourceVersion"), lease.ResourceVersion, err.Error()))
+		return 0, unexplained(err.Error())
+	}
+	return int64(version), nil
+}
+
+// readVersion returns the resourceVersion that a get, list or watch asks for, 0 if it asks for none.
+func readVersion(asked string) (int64, error) {
+	if asked == "" {
+		return 0, nil
+	}
+	version, err := strconv.ParseUint(asked, 10, 63)
+	if err != nil {
+		return 0, field.Invalid(field.NewPath("resourceVersion"), asked, err.Error())
 	}
 	return int64(version), nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strconv"
 	"sync"
 	"time"
 
@@ -28,6 +27,7 @@ const (
 // event is one change of one Lease.
 type event struct {
 	version int64
+	at      time.Time
 	change  watch.EventType // Added, Modified, Deleted
 	key     types.NamespacedName
 	old     *coordinationv1.Lease // before, nil if there was none
@@ -55,6 +55,12 @@ func (l *eventLog) since(version int64) []event {
 	return l.events[first:]
 }
 
+// after returns the events later than a moment.
+func (l *eventLog) after(moment time.Time) []event {
+	first := sort.Search(len(l.events), func(i int) bool { return l.events[i].at.After(moment) })
+	return l.events[first:]
+}
+
 // seenBy translates an event for a watch that may see the Lease only in some states, because of its label selector.
 func (e event) seenBy(sel selection) (watch.EventType, *coordinationv1.Lease, bool) {
 	before, after := sel.matches(e.old), e.change != watch.Deleted && sel.matches(e.lease)
@@ -75,6 +81,7 @@ func (e event) seenBy(sel selection) (watch.EventType, *coordinationv1.Lease, bo
 
 // publish logs an event and sends it to the watches it concerns, which are found without looking at the others.
 func (s *Server) publish(e event) {
+	e.at = time.Now()
 	s.log.add(e)
 	for _, key := range []types.NamespacedName{e.key, {Namespace: e.key.Namespace}, {Name: e.key.Name}, {}} {
 		for _, w := range s.watches[key] {
@@ -83,34 +90,30 @@ func (s *Server) publish(e event) {
 	}
 }
 
-// openWatch starts a watch at the server; its events wait in it until [leaseWatch.start].
-func (s *Server) openWatch(c *Client, sel selection, opts metav1.ListOptions) (*leaseWatch, error) {
+// openWatch starts a watch at the server; its events wait in it until [leaseWatch.start]. With a cutAfter that is not
+// 0 it ends then at the latest.
+func (s *Server) openWatch(c *Client, sel selection, opts metav1.ListOptions, cutAfter time.Duration) (*leaseWatch, error) {
 	if opts.SendInitialEvents != nil {
 		return nil, invalid("", field.Forbidden(field.NewPath("sendInitialEvents"), // reflectors then list first
 			"sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"))
 	}
-	var from uint64
-	if opts.ResourceVersion != "" {
-		var err error
-		if from, err = strconv.ParseUint(opts.ResourceVersion, 10, 63); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q: %v", opts.ResourceVersion, err))
-		}
+	from, err := readVersion(opts.ResourceVersion)
+	if err != nil {
+		return nil, unexplained(err.Error())
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := newLeaseWatch(c, sel)
+	w := newLeaseWatch(c, sel, from)
 	switch {
 	case from == 0:
-		for _, lease := range s.selected(sel) {
-			w.enqueue(delivery{change: watch.Added, object: lease})
-		}
-	case int64(from) < s.log.trimmed:
+		s.sendState(w)
+	case from < s.log.trimmed:
 		expired := apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", from, s.log.trimmed))
 		w.enqueue(delivery{change: watch.Error, object: &expired.ErrStatus})
 		w.enqueue(delivery{end: true})
 	default:
-		for _, e := range s.log.since(int64(from)) {
+		for _, e := range s.log.since(from) {
 			w.send(e)
 		}
 	}
@@ -120,10 +123,36 @@ func (s *Server) openWatch(c *Client, sel selection, opts metav1.ListOptions) (*
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		lifetime = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
+	if cutAfter > 0 && (lifetime <= 0 || cutAfter < lifetime) {
+		lifetime = cutAfter
+	}
 	if lifetime > 0 {
 		w.expiry = time.AfterFunc(lifetime, func() { s.expire(w) })
 	}
 	return w, nil
+}
+
+// sendState sends what there was [Client.SetWatchLag] ago, and then what has happened since.
+func (s *Server) sendState(w *leaseWatch) {
+	seen := time.Now().Add(-w.client.lag())
+	late := s.log.after(seen)
+	before := map[types.NamespacedName]*coordinationv1.Lease{} // of those that have changed since: nil was none
+	for _, e := range slices.Backward(late) {
+		before[e.key] = e.old
+	}
+	for _, lease := range s.selected(w.sel) {
+		if _, changed := before[types.NamespacedName{Namespace: lease.Namespace, Name: lease.Name}]; !changed {
+			w.enqueue(delivery{sent: seen, change: watch.Added, object: lease})
+		}
+	}
+	for _, lease := range before {
+		if w.sel.matches(lease) {
+			w.enqueue(delivery{sent: seen, change: watch.Added, object: lease})
+		}
+	}
+	for _, e := range late {
+		w.send(e)
+	}
 }
 
 // expire ends a watch from the server's side, at the end of its lifetime.
@@ -160,6 +189,7 @@ func (s *Server) forget(w *leaseWatch) {
 type leaseWatch struct {
 	client *Client
 	sel    selection
+	from   int64 // only events of later resourceVersions are sent
 	result chan watch.Event
 	wake   chan struct{} // has room for one: the queue has changed
 	stop   chan struct{} // closed by Stop
@@ -173,7 +203,9 @@ type leaseWatch struct {
 
 // delivery is one event, or the end of the watch, on its way to the client.
 type delivery struct {
-	arrives time.Time
+	sent    time.Time // when it happened, for what a watch cache may have late; the zero Time for the rest
+	leaves  time.Time // the server
+	arrives time.Time // at the client
 	change  watch.EventType
 	object  runtime.Object // the server's own; copied when it is handed to the reader
 	end     bool
@@ -182,10 +214,11 @@ type delivery struct {
 
 var _ watch.Interface = (*leaseWatch)(nil)
 
-func newLeaseWatch(c *Client, sel selection) *leaseWatch {
+func newLeaseWatch(c *Client, sel selection, from int64) *leaseWatch {
 	return &leaseWatch{
 		client: c,
 		sel:    sel,
+		from:   from,
 		result: make(chan watch.Event),
 		wake:   make(chan struct{}, 1),
 		stop:   make(chan struct{}),
@@ -203,8 +236,11 @@ func (w *leaseWatch) Stop() { w.once.Do(func() { close(w.stop) }) }
 func (w *leaseWatch) ResultChan() <-chan watch.Event { return w.result }
 
 func (w *leaseWatch) send(e event) {
+	if e.version <= w.from {
+		return
+	}
 	if change, lease, ok := e.seenBy(w.sel); ok {
-		w.enqueue(delivery{change: change, object: lease})
+		w.enqueue(delivery{sent: e.at, change: change, object: lease})
 	}
 }
 
@@ -219,7 +255,15 @@ func (w *leaseWatch) enqueue(d delivery) {
 	if w.silent && !d.forced {
 		return
 	}
-	d.arrives = time.Now().Add(w.client.oneWay())
+	now := time.Now()
+	d.leaves = now
+	if late := d.sent.Add(w.client.lag()); !d.sent.IsZero() && late.After(now) {
+		d.leaves = late
+	}
+	d.arrives = d.leaves.Add(w.client.oneWay())
+	if d.end { // what a late watch cache has not sent yet is not sent any more
+		w.queue = slices.DeleteFunc(w.queue, func(q delivery) bool { return q.leaves.After(now) })
+	}
 	if len(w.queue) >= maxBacklog {
 		w.queue, d = nil, delivery{arrives: d.arrives, end: true}
 	}

@@ -28,10 +28,10 @@
 #define STOP 1 /* how long a callback may take to return once the term's authority has ended */
 #endif
 #ifndef DRIFT
-#define DRIFT 2 /* candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
+#define DRIFT 2 /* NO_DRIFT: the clocks run at one rate; candidate 0's clock may stand still for a tick after each DRIFT ticks: it is slower by up to DRIFT+1 : DRIFT */
 #endif
 #ifndef PATIENT
-#define PATIENT 1 /* ticks after which a write without an answer is given up (attemptLimit: a third of RenewDeadline) */
+#define PATIENT 1 /* ticks after which a write without an answer is given up or overdue (attemptLimit) */
 #endif
 #ifndef FAULTS
 #define FAULTS 1 /* how many faults in one run, of any kinds */
@@ -40,8 +40,13 @@
 #define DELETES 2  /* an outside hand deletes the Lease */
 #define CRASHES 4  /* a process crashes and starts again */
 #define EDITS 8    /* an outside hand edits its holder */
+#define BLURS 16   /* an outside hand rewrites the record in its holder's name: cuts digits of its times, or drops them */
+#define REPLAYS 32 /* an outside hand writes an older state of a candidate's term over the record */
 #ifndef KINDS
 #define KINDS 15
+#endif
+#if (KINDS & 48) || defined(STATEDIR)
+#define TIMES /* acquireTime matters; elsewhere it would only make more states */
 #endif
 #define FAULT(kind) (faults > 0 && (KINDS & kind))
 #ifndef SKEW
@@ -66,7 +71,8 @@
 #define SEEN(i) (1 + i)  /* observed: as candidate i last saw it; keeps the last claim when there is none any more */
 #define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
 #define REPLY(i) (5 + i) /* a reply on its way to candidate i */
-#define RECORDS 7
+#define OVERDUE(i) (7 + i) /* TWO: a reply on its way, of the older of two writes */
+#define RECORDS 9
 
 bool exists[RECORDS];
 byte holder[RECORDS];
@@ -76,17 +82,21 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
-#define WROTE(i) (7 + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (9 + i)   /* tenure.doubt: one in doubt that is the record seen; */
-#define DOUBT(i) (11 + i) /* ... a take or renewal sent since; */
-#define DOUBTF(i) (13 + i) /* ... a release sent since */
-#define CALLED(i) (15 + i) /* what the request under way writes */
-#define GHOST(i) (17 + i)  /* what a request that was given up still may write */
-#define WRITES 19
+#define WROTE(i) (9 + i)  /* tenure.wrote: the last one known to have been applied */
+#define KEPT(i) (11 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
+#define DOUBT(i) (13 + i) /* ... a take or renewal sent since; */
+#define DOUBTF(i) (15 + i) /* ... a release sent since */
+#define CALLED(i) (17 + i) /* what the request under way writes */
+#define GHOST(i) (19 + i)  /* what a request that was given up still may write */
+#define FILED(i) (21 + i)  /* acq only, STATEDIR: what the file says */
+#define DEAD(i) (23 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
+#define WRITES 25
 #define NEWEST 8  /* the version of the API */
 #define SHARED 9  /* names of writes up to this are known to all */
 #define FRESH 15  /* a write that is new */
+#define ALIEN 16  /* a write of an outside hand that changed the times */
 byte write[WRITES];
+byte acq[WRITES]; /* acquireTime: which write began the term; 0: none that can be known, as digits were cut or it was dropped */
 
 #define FREEDUR 1 /* a release leaves one second */
 #define released(r) (exists[r] && holder[r] == NOBODY && duration[r] == FREEDUR)
@@ -99,6 +109,7 @@ mtype = { none, take, renew, free };       /* writes */
 
 mtype phase[2] = standby;
 bool looked[2], stale[2];
+bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
 byte patience[2]; /* until observed.expires, by the candidate's own clock */
 byte age[2];      /* since tenure.sent, by the candidate's own clock */
@@ -111,9 +122,45 @@ byte called[2]; /* the age of the request, by the candidate's own clock */
 mtype ghost[2] = none; /* a request that was given up and still is on its way; one a candidate */
 bool gpost[2];
 
+/* TWO: two writes are under way at once. The older is overdue and a ghost, but its reply may count: it is from a write of
+   this kind, this old, and a POST or not, which the copy in OVERDUE says was applied. none: there is no such reply. */
+mtype older[2] = none;
+bool opost[2], odone[2];
+byte oage[2];
+
 bool cut[2];        /* the watch has ended after the event on its way */
 mtype = { nothing, changed, deleted };
 mtype news[2] = nothing;
+
+/* S12: who has the lock of a directory (1 + candidate; 0: nobody), and what its file says (FILED). */
+#ifdef SAME_DIR
+#define DIR(i) 0 /* both candidates are given one directory, by mistake */
+#else
+#define DIR(i) i
+#endif
+byte lock[2];
+#ifdef STATEDIR
+#ifdef DROP_S12_LOCK
+#define locked(i) true
+#else
+#define locked(i) (lock[DIR(i)] == 1 + i)
+#endif
+#ifdef DROP_S12_TIMES
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && holder[SEEN(i)] == NAME(i))
+#else
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && acq[SEEN(i)] == acq[DEAD(i)])
+#endif
+#else
+#define locked(i) false
+#define proven(i) false
+#endif
+
+/* By symmetry it is enough that one process has a directory, and crashes; but not if both have the same. */
+#if defined(STATEDIR) && !defined(SAME_DIR)
+#define files(i) (i == 0)
+#else
+#define files(i) true
+#endif
 
 #define runs(i) (phase[i] == running)
 
@@ -128,7 +175,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted;
+bool led[2], ghosted, putback, adopted, proved, late;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -137,6 +184,10 @@ bool led[2], ghosted, putback, adopted;
 #define reached (putback)
 #elif REACH == 4 /* a win in doubt was adopted, and led on */
 #define reached (adopted && (runs(0) || runs(1)))
+#elif REACH == 6 /* a process has led without waiting, as it proved that the holder is dead */
+#define reached (proved && runs(0))
+#elif REACH == 7 /* the older of two writes has won */
+#define reached (late && (runs(0) || runs(1)))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -152,27 +203,28 @@ byte j, n, w; /* scratch, 0 between steps */
    has seen them. Of UIDs it only matters whether they are the API's. In C because it is most of the work. */
 c_code {
 	static void rankOf(int i)
-	{	unsigned char *v[3], t[3];
+	{	unsigned char *v[4], t[4];
 		int k, m;
 
-		v[0] = &now.ver[SEEN(i)]; v[1] = &now.ver[NEWS(i)]; v[2] = &now.ver[REPLY(i)];
-		for (k = 0; k < 3; k++) {
+		v[0] = &now.ver[SEEN(i)]; v[1] = &now.ver[NEWS(i)]; v[2] = &now.ver[REPLY(i)]; v[3] = &now.ver[OVERDUE(i)];
+		for (k = 0; k < 4; k++) {
 			unsigned char lower = 0; /* how many different versions below this one */
-			for (m = 0; m < 3; m++)
-				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1])) lower++;
+			for (m = 0; m < 4; m++)
+				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1]) && !(m > 2 && *v[m] == *v[2])) lower++;
 			t[k] = *v[k] == 0 ? 0 : *v[k] == now.ver[API] ? NEWEST : 1 + lower;
 		}
-		for (k = 0; k < 3; k++) *v[k] = t[k];
+		for (k = 0; k < 4; k++) *v[k] = t[k];
 	}
-	static unsigned char nameOf[FRESH + 1], names;
+	static unsigned char nameOf[ALIEN + 1], names;
 	static void name(int slot)
 	{	unsigned char w = now.write[slot];
+		if (w == ALIEN) return;
 		if (w && !nameOf[w]) nameOf[w] = ++names;
 		now.write[slot] = nameOf[w];
 	}
 	static void canonize(void)
 	{	int i, k;
-		unsigned char shared[FRESH + 1];
+		unsigned char shared[ALIEN + 1], kept[WRITES];
 
 		for (i = 0; i < 2; i++) rankOf(i);
 		if (now.ver[API]) now.ver[API] = NEWEST;
@@ -183,7 +235,30 @@ c_code {
 		memcpy(shared, nameOf, sizeof shared);
 		for (i = 0; i < 2; i++) {
 			memcpy(nameOf, shared, sizeof shared); names = SHARED;
-			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(WROTE(i)); name(KEPT(i));
+			name(SEEN(i)); name(NEWS(i)); name(REPLY(i)); name(OVERDUE(i)); name(WROTE(i)); name(KEPT(i));
+		}
+
+		/* Of acquireTimes, too, it only matters which are the same. */
+#if defined(STATEDIR) && !(KINDS & 48) && !defined(DROP_S12_TIMES)
+		/* Here only which are those of the files. One that is nowhere else any more never comes back. */
+		for (k = 0; k < WRITES; k++) {
+			int m, used = 0;
+			for (m = 0; m < WRITES; m++)
+				if (m != k && now.acq[m] == now.acq[k] && (m >= RECORDS || m == API || now.exists[m]))
+					used |= (m >= FILED(0)) ? 1 : 2;
+			if (!(used & (k >= FILED(0) ? 2 : 1))) kept[k] = 0; else kept[k] = now.acq[k];
+		}
+		for (k = 0; k < WRITES; k++) now.acq[k] = kept[k];
+#endif
+		memset(nameOf, 0, sizeof nameOf); names = 0;
+		for (k = 0; k < WRITES; k++) {
+			unsigned char a = now.acq[k];
+#ifndef TIMES
+			a = 0;
+#endif
+			if (k < RECORDS && k != API && !now.exists[k]) a = 0;
+			if (a && !nameOf[a]) nameOf[a] = ++names;
+			now.acq[k] = nameOf[a];
 		}
 
 		if (now.uid[API]) {
@@ -199,16 +274,21 @@ inline canon() {
 
 inline copy(from, to) {
 	exists[to] = exists[from]; holder[to] = holder[from]; duration[to] = duration[from];
-	uid[to] = uid[from]; ver[to] = ver[from]; write[to] = write[from]
+	uid[to] = uid[from]; ver[to] = ver[from]; write[to] = write[from]; acq[to] = acq[from]
 }
 
 inline clear(r) {
-	exists[r] = 0; holder[r] = 0; duration[r] = 0; uid[r] = 0; ver[r] = 0; write[r] = 0
+	exists[r] = 0; holder[r] = 0; duration[r] = 0; uid[r] = 0; ver[r] = 0; write[r] = 0; acq[r] = 0
 }
 
 inline hangUp(i) {
 	call[i] = none; done[i] = 0; post[i] = 0; called[i] = 0;
-	write[CALLED(i)] = 0; clear(REPLY(i))
+	write[CALLED(i)] = 0; acq[CALLED(i)] = 0; clear(REPLY(i))
+}
+
+/* ignore: the reply to the older write, if there ever is one, counts no more. */
+inline ignore(i) {
+	older[i] = none; opost[i] = 0; odone[i] = 0; oage[i] = 0; clear(OVERDUE(i))
 }
 
 /* ---- The API ---- */
@@ -225,7 +305,11 @@ inline notify(writer) {
 		:: else
 		fi;
 		if
-		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0 /* it can never be applied any more */
+		:: ghost[j] != none && !gpost[j] -> ghost[j] = none; write[GHOST(j)] = 0; acq[GHOST(j)] = 0;
+			if
+			:: older[j] != none && !odone[j] -> ignore(j); stale[j] = 1
+			:: else
+			fi /* it can never be applied any more */
 		:: else
 		fi;
 #endif
@@ -253,13 +337,13 @@ inline notify(writer) {
 #endif
 
 /* apply changes the Lease by a write of candidate i. */
-inline apply(i, kind, by) {
+inline apply(i, kind, by, since) {
 	if
 	:: !exists[API] -> uid[API] = !uid[API]
 	:: else
 	fi;
 	exists[API] = 1; born = 1;
-	write[API] = by;
+	write[API] = by; acq[API] = since;
 	if
 	:: kind == free -> holder[API] = NOBODY; duration[API] = FREEDUR
 	:: else -> holder[API] = NAME(i); duration[API] = LD(i)
@@ -274,7 +358,7 @@ proctype Server(bit i) { /* one for each candidate */
 	do
 	:: d_step { under(i) && goesThrough(i) ->
 		printf("API: applies %d's write\n", i);
-		apply(i, call[i], write[CALLED(i)]);
+		apply(i, call[i], write[CALLED(i)], acq[CALLED(i)]);
 		copy(API, REPLY(i)); done[i] = 1;
 		canon() }
 	/* A conflict, and its reply: a late reply is no different from a late request. The candidate looks (conflicted). */
@@ -285,7 +369,7 @@ proctype Server(bit i) { /* one for each candidate */
 	:: d_step { FAULT(REQUESTS) && under(i) && goesThrough(i) ->
 		faults--;
 		printf("API: applies %d's write, then refuses its repetition\n", i);
-		apply(i, call[i], write[CALLED(i)]);
+		apply(i, call[i], write[CALLED(i)], acq[CALLED(i)]);
 		stale[i] = 1; hangUp(i); canon() }
 
 	/* What was given up arrives. If it does not apply it vanishes, but a POST waits: there may be no Lease later on. */
@@ -294,12 +378,23 @@ proctype Server(bit i) { /* one for each candidate */
 #ifdef REACH
 		ghosted = 1;
 #endif
-		w = write[GHOST(i)]; write[GHOST(i)] = 0;
+		w = write[GHOST(i)]; write[GHOST(i)] = 0; n = acq[GHOST(i)]; acq[GHOST(i)] = 0;
 		if
-		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w)
-		:: else -> ghost[i] = none; apply(i, renew, w)
+		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w, n)
+		:: else -> ghost[i] = none; apply(i, renew, w, n)
 		fi;
-		gpost[i] = 0; canon() }
+		gpost[i] = 0;
+		if
+		:: older[i] != none -> odone[i] = 1; copy(API, OVERDUE(i))
+		:: else
+		fi;
+#ifndef DROP_S4
+		if
+		:: under(i) && !post[i] -> stale[i] = 1; hangUp(i) /* the younger can only be a conflict now */
+		:: else
+		fi;
+#endif
+		canon() }
 	od
 }
 
@@ -311,6 +406,33 @@ inline edit(to) {
 	notify(2); canon()
 }
 
+#ifdef STATEDIR
+#define state(i) (acq[FILED(DIR(i))] == 0 -> acq[DEAD(i)] : acq[FILED(DIR(i))])
+#else
+#define state(i) acq[WROTE(i)]
+#endif
+
+/* known: what is written over, everybody has seen. A documented limit: nobody can go by what he has not seen. */
+#if defined(UNSEEN) || (!defined(STATEDIR) && !defined(SEEN_ALL))
+#define known true
+#else
+#define known (looked[0] && looked[1] && ver[SEEN(0)] == ver[API] && ver[SEEN(1)] == ver[API])
+#endif
+
+/* replay writes an older state of i's term over the record, whoever's that is by now. */
+inline replay(i) {
+	faults--;
+	printf("HAND: writes an older state of %d's term\n", i);
+	holder[API] = NAME(i); duration[API] = LD(i);
+	acq[API] = state(i);
+#ifdef LATEST
+	write[API] = write[WROTE(i)]; /* its last: just what i has written */
+#else
+	write[API] = ALIEN;
+#endif
+	notify(2); canon()
+}
+
 proctype Hand() {
 	do
 #ifndef NO_DELETE
@@ -318,9 +440,16 @@ proctype Hand() {
 		faults--;
 		printf("HAND: deletes the Lease\n");
 		for (j : 0 .. 1) { blind[j] = blind[j] || !exists[SEEN(j)] }
-		exists[API] = 0; holder[API] = 0; duration[API] = 0; write[API] = 0;
+		exists[API] = 0; holder[API] = 0; duration[API] = 0; write[API] = 0; acq[API] = 0;
 		notify(2); canon() }
 #endif
+	:: d_step { FAULT(BLURS) && exists[API] && holder[API] != NOBODY && acq[API] != 0 ->
+		faults--;
+		printf("HAND: cuts the times\n");
+		write[API] = ALIEN; acq[API] = 0;
+		notify(2); canon() }
+	:: d_step { FAULT(REPLAYS) && exists[API] && state(0) != 0 && known -> replay(0) }
+	:: d_step { FAULT(REPLAYS) && exists[API] && state(1) != 0 && known -> replay(1) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NOBODY -> edit(NOBODY) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(0) -> edit(NAME(0)) }
 	:: d_step { FAULT(EDITS) && exists[API] && holder[API] != NAME(1) -> edit(NAME(1)) }
@@ -339,7 +468,26 @@ proctype Hand() {
 #define byOwnWrite(i) ((holder[SEEN(i)] == NAME(i) || holder[SEEN(i)] == NOBODY) && \
 	((write[WROTE(i)] != 0 && write[SEEN(i)] == write[WROTE(i)]) || doubts(i, write[SEEN(i)])))
 #endif
-#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i))
+/* S5: a record that an outside hand has rewritten in our name is ours for as long as our callback runs and nothing of
+   another's was seen in the term: by our acquireTime, or as it has none that can be known and replaced ours. Not later: when
+   the callback has returned, a release may have been applied and another may have led since. */
+#ifdef DROP_S5_TERM
+#define inTerm(i) (phase[i] != standby)
+#else
+#define inTerm(i) runs(i)
+#endif
+#define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
+#if !(KINDS & 48)
+#define byTerm(i) false
+#else
+#define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
+	(inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[WROTE(i)] != 0 && acq[SEEN(i)] == acq[WROTE(i)])))
+#endif
+#ifdef DROP_S6_OVERTAKEN
+#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i))
+#else
+#define owns(i) (!overtaken[i] && (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i)))
+#endif
 
 /* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
    timestamp is early by as much as the clocks are apart. */
@@ -351,14 +499,48 @@ proctype Hand() {
 #define ends(i, r) (duration[r] > binds[i] -> duration[r] : binds[i])
 #endif
 
-/* settle: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
+/* settle is tenure.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
+/* strange: a standby that sees anything but its own last write has led nothing since: if that comes back, it proves nothing. */
+inline strange(i) {
+#ifndef DROP_S5_SEEN
+	if
+	:: phase[i] == standby && write[SEEN(i)] != write[WROTE(i)] -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+
 inline settle(i) {
+#if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
+	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
+	   this process or to the next. */
+	if
+	:: !exists[SEEN(i)] || acq[SEEN(i)] != acq[DEAD(i)] -> acq[DEAD(i)] = 0
+	:: else
+	fi;
+	if
+	:: locked(i) && exists[SEEN(i)] && acq[SEEN(i)] != acq[FILED(DIR(i))] -> acq[FILED(DIR(i))] = 0
+	:: else
+	fi;
+#endif
+	strange(i);
+	overtaken[i] = overtaken[i] || (phase[i] != standby && !owns(i));
+#ifndef DROP_S8_SENT
+	/* A release that was sent may have been applied, and another may have led since: what is now seen is ours only if it
+	   is that release, or another write still in doubt. */
+	if
+	:: phase[i] == releasing && write[DOUBTF(i)] != 0 -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
+	:: else
+	fi;
+#endif
 	if
 	:: exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
 	:: else -> write[KEPT(i)] = 0
 	fi;
-	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0
+	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0
 }
 
 /* see takes in record r, unless something newer has been seen. */
@@ -383,7 +565,7 @@ inline see(i, r) {
 		:: else
 		fi;
 		if
-		:: holder[r] == NAME(i) && (write[r] == write[WROTE(i)] || doubts(i, write[r])) -> patience[i] = 0 /* nobody waits for himself */
+		:: !overtaken[i] && holder[r] == NAME(i) && (write[r] == write[WROTE(i)] || doubts(i, write[r])) -> patience[i] = 0 /* nobody waits for himself */
 		:: else
 		fi;
 		n = (ver[r] != ver[SEEN(i)] || !exists[SEEN(i)]);
@@ -443,20 +625,26 @@ inline send(i, kind) {
 			:: write[DOUBTF(i)] == 0 -> write[DOUBTF(i)] = FRESH
 			:: else
 			fi;
-			write[CALLED(i)] = write[DOUBTF(i)]
+			write[CALLED(i)] = write[DOUBTF(i)]; acq[CALLED(i)] = acq[WROTE(i)]
 		:: else ->
 			if
 			:: write[DOUBT(i)] == 0 -> write[DOUBT(i)] = FRESH
 			:: else
 			fi;
-			write[CALLED(i)] = write[DOUBT(i)]
+			write[CALLED(i)] = write[DOUBT(i)];
+			acq[CALLED(i)] = (kind == renew -> acq[WROTE(i)] : (write[KEPT(i)] != 0 && write[SEEN(i)] == write[KEPT(i)] -> acq[SEEN(i)] : (acq[DOUBT(i)] != 0 -> acq[DOUBT(i)] : FRESH)));
+			acq[DOUBT(i)] = (kind == take -> acq[CALLED(i)] : 0);
+			if
+			:: kind == take && locked(i) && files(i) -> acq[FILED(DIR(i))] = acq[CALLED(i)]
+			:: else
+			fi
 		fi;
 		canon()
 	fi
 }
 
 inline becomeGhost(i) {
-	ghost[i] = call[i]; gpost[i] = post[i]; write[GHOST(i)] = write[CALLED(i)]
+	ghost[i] = call[i]; gpost[i] = post[i]; write[GHOST(i)] = write[CALLED(i)]; acq[GHOST(i)] = acq[CALLED(i)]
 }
 
 /* watch waits for the next event, on a new watch if the last has ended. That begins with the Lease as it is, and tells
@@ -476,12 +664,14 @@ inline watch(i) {
 }
 
 inline forget(i) {
-	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0
+	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
 }
 
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
 inline crash(i) {
 	faults--;
+	ignore(i);
+	lock[DIR(i)] = (lock[DIR(i)] == 1 + i -> 0 : lock[DIR(i)]); acq[DEAD(i)] = 0;
 	hangUp(i); forget(i);
 	phase[i] = standby; looked[i] = 0; stale[i] = 0; binds[i] = 0; patience[i] = 0;
 	clear(SEEN(i)); cut[i] = 1; watch(i);
@@ -498,6 +688,34 @@ inline start(i) {
 	assert(!runs(1 - i)) /* never two */
 }
 
+/* applied takes in that a write, sent since ago, was applied. S1: authority counts from then, however late the reply. */
+inline applied(i, kind, isPost, by, r, since) {
+	if
+#ifndef DROP_S6_POST
+	/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
+	:: kind == take && isPost && !doubts(i, by) -> forget(i)
+#endif
+	:: else ->
+		write[WROTE(i)] = write[r]; acq[WROTE(i)] = acq[r]; acq[DOUBT(i)] = 0;
+		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
+#ifdef DROP_S1
+		age[i] = 0;
+#else
+		age[i] = (phase[i] == releasing -> 0 : since);
+#endif
+#ifdef REACH
+		putback = putback || (kind == renew && isPost);
+#endif
+	fi;
+	see(i, r);
+	strange(i);
+	if
+	:: phase[i] == standby && write[WROTE(i)] != 0 && kind == take && holder[SEEN(i)] == NAME(i) &&
+		exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
+	:: else
+	fi;
+}
+
 proctype Candidate(bit i) {
 	do
 	/* look: a GET. Late ones are left to the watch, whose events may come as late. */
@@ -511,10 +729,16 @@ proctype Candidate(bit i) {
 
 	/* campaign: take what is free or has expired (S3, S6), or make sure of a win in doubt (S5). */
 	:: d_step { phase[i] == standby && call[i] == none && looked[i] && !stale[i] &&
-		(patience[i] == 0 || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))) &&
+		(patience[i] == 0 || proven(i) || (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && byOwnWrite(i))
+#ifdef DROP_S5_DOUBT
+		/* A win in doubt is known by times that were cut. Two of one name that wrote in one millisecond look alike then. */
+		|| (exists[SEEN(i)] && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
+#endif
+		) &&
 		!outside(i, take, !exists[SEEN(i)]) ->
 		printf("%d: takes\n", i);
 #ifdef REACH
+		proved = proved || (proven(i) && patience[i] > 0);
 		adopted = adopted || (exists[SEEN(i)] && write[SEEN(i)] == write[KEPT(i)]);
 #endif
 		send(i, take) }
@@ -526,7 +750,21 @@ proctype Candidate(bit i) {
 		start(i); canon() }
 #endif
 
-	/* keep: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
+#ifdef STATEDIR
+	/* S12: the kernel has let go of the lock, so whoever wrote the file is dead. Or the file is torn. */
+	:: d_step { files(i) && phase[i] == standby && call[i] == none && !looked[i] &&
+#ifndef DROP_S12_LOCK
+		lock[DIR(i)] == 0 &&
+#endif
+		acq[FILED(DIR(i))] != acq[DEAD(i)] ->
+		printf("%d: gets the lock, and reads the file\n", i);
+		lock[DIR(i)] = 1 + i; acq[DEAD(i)] = acq[FILED(DIR(i))]; canon() }
+	:: d_step { files(i) && lock[DIR(i)] == 0 && !looked[i] ->
+		printf("%d: gets the lock, and finds no proof\n", i);
+		lock[DIR(i)] = 1 + i; canon() }
+#endif
+
+	/* hold: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
 	   time, and it is at the deadline at the latest; so leading and draining are one phase here, which ends (see Clock)
 	   by the deadline and the stop budget. */
 	:: d_step { runs(i) && call[i] == none && !stale[i] && owns(i) ->
@@ -554,30 +792,34 @@ proctype Candidate(bit i) {
 	/* applied: S1, authority counts from when the write was sent, however late the reply. */
 	:: d_step { call[i] != none && done[i] ->
 		printf("%d: hears that it was applied\n", i);
-		if
-#ifndef DROP_S6_POST
-		/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
-		:: call[i] == take && post[i] && !doubts(i, write[CALLED(i)]) -> forget(i)
+		applied(i, call[i], post[i], write[CALLED(i)], REPLY(i), called[i]);
+		ignore(i);
+		hangUp(i); canon() }
+#ifdef TWO
+	/* L3, of candidate 0, by symmetry: a write is overdue, and another may be sent at its side. Whichever is answered first counts. */
+	:: d_step { i == 0 && under(i) && called[i] > 0 && ghost[i] == none && older[i] == none ->
+		printf("%d: waits for its write no longer than for the next\n", i);
+		older[i] = call[i]; opost[i] = post[i]; oage[i] = called[i];
+		becomeGhost(i); hangUp(i); canon() }
+	:: d_step { odone[i] ->
+		printf("%d: hears that the older write was applied\n", i);
+#ifdef DROP_L3
+		oage[i] = (call[i] != none -> called[i] : oage[i]);
 #endif
-		:: else ->
-			write[WROTE(i)] = write[REPLY(i)];
-			write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
-#ifdef DROP_S1
-			age[i] = 0;
-#else
-			age[i] = (phase[i] == releasing -> 0 : called[i]);
-#endif
+		applied(i, older[i], opost[i], write[OVERDUE(i)], OVERDUE(i), oage[i]);
 #ifdef REACH
-			putback = putback || (call[i] == renew && post[i]);
+		late = 1;
 #endif
-		fi;
-		see(i, REPLY(i));
+		ignore(i);
 		if
-		:: phase[i] == standby && write[WROTE(i)] != 0 && call[i] == take && holder[SEEN(i)] == NAME(i) &&
-			exists[SEEN(i)] && write[SEEN(i)] == write[WROTE(i)] && age[i] < RD(i) -> start(i) /* the win */
+		:: under(i) && ghost[i] == none -> becomeGhost(i)
 		:: else
 		fi;
 		hangUp(i); canon() }
+	:: d_step { older[i] != none ->
+		printf("%d: gives the older write up\n", i);
+		ignore(i); stale[i] = 1; canon() }
+#endif
 	/* A fault: a write is given up. It is lost, or its reply is, or it is still on its way. What became of it? Look. */
 	:: d_step { FAULT(REQUESTS) && call[i] != none ->
 		printf("%d: gives up a request\n", i);
@@ -587,10 +829,10 @@ proctype Candidate(bit i) {
 		faults--; stale[i] = 1; becomeGhost(i); hangUp(i); canon() }
 
 	/* A fault: the process crashes and starts again; a write that it had sent is lost, or goes on. */
-	:: d_step { FAULT(CRASHES) && looked[i] ->
+	:: d_step { FAULT(CRASHES) && files(i) && looked[i] ->
 		printf("%d: crashes and starts again\n", i);
 		crash(i) }
-	:: d_step { FAULT(CRASHES) && looked[i] && under(i) && ghost[i] == none ->
+	:: d_step { FAULT(CRASHES) && files(i) && looked[i] && under(i) && ghost[i] == none ->
 		printf("%d: crashes and starts again, its request on its way\n", i);
 		becomeGhost(i); crash(i) }
 
@@ -608,7 +850,7 @@ proctype Candidate(bit i) {
 
 /* may: what has to have happened before time goes on. The callback has returned within the stop budget of the deadline,
    at which it is told (S2), and a request was given up. That costs a fault; with none left, replies come in time. */
-#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT))
+#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
 
 inline tick(i) {
 	if
@@ -622,6 +864,10 @@ inline tick(i) {
 	if
 	:: call[i] != none -> called[i]++
 	:: else
+	fi;
+	if
+	:: older[i] != none -> oage[i]++
+	:: else
 	fi
 }
 
@@ -634,9 +880,11 @@ proctype Clock() {
 		:: even < DRIFT -> even++
 		:: else
 		fi }
+#ifndef NO_DRIFT
 	:: d_step { may(0) && may(1) && even >= DRIFT ->
 		printf("CLOCK: ticks, but that of 0 does not\n");
 		tick(1); even = 0 }
+#endif
 #ifdef REACH
 	:: d_step { reached -> assert(false) }
 #endif

@@ -17,6 +17,7 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
 cd "$dir" || exit 1
 failed=0
+small='-DNO_DRIFT -DLD0=3' # clocks of one rate need a tick less: fewer states
 
 # build SEARCH FLAG…: makes ./pan. BFS finds the shortest way to an error; DFS needs less memory.
 build() {
@@ -80,6 +81,11 @@ holds "  the same, LeaseDuration 4 and 3" -DFAULTS=0 -DLD1=3
 holds "  one deletion by an outside hand" -DFAULTS=1 -DKINDS=2
 holds "  one edit of the holder by an outside hand" -DFAULTS=1 -DKINDS=8
 holds "  one fault of a request, or a crash" -DFAULTS=1 -DKINDS=5
+holds "  an outside hand cuts or drops the times, one identity" $small -DKINDS=16 -DSAME_NAME
+holds "  an outside hand writes an older state of a term" $small -DKINDS=32
+holds "  the same, the last state, which all have seen" $small -DKINDS=32 -DLATEST -DSEEN_ALL
+holds "  a crash with StateDir, both under one identity" $small -DKINDS=4 -DSTATEDIR -DSAME_NAME
+holds "  two writes of a candidate under way at once" $small -DTWO -DFAULTS=0
 
 echo "Without one of the rules, two at once:"
 fails "  S1: authority counts from the reply" -DDROP_S1 -DFAULTS=0
@@ -88,20 +94,34 @@ fails "  S3: patience for the own duration, not the record's" -DDROP_S3_DURATION
 fails "  S4: writes are not conditional" -DDROP_S4 -DKINDS=1
 fails "  S5: a Lease is ours by its holder string" -DDROP_S5
 fails "  S5: a win in doubt is led on without a further write" -DDROP_S5_ADOPT
+fails "  S5: cut times prove a term whose callback has returned" $small -DDROP_S5_TERM -DKINDS=16 -DSAME_NAME
+fails "  S5: so does an older state of the term" $small -DDROP_S5_TERM -DKINDS=32
+fails "  S5: cut times prove a win in doubt" $small -DDROP_S5_DOUBT -DKINDS=16 -DSAME_NAME
 fails "  S6: a deleted Lease is free" -DDROP_S6
 fails "  S6: a late POST wins though another was seen since" -DDROP_S6_POST
 fails "  S8: release before the callback has returned" -DDROP_S8 -DFAULTS=0
 fails "  S8: release what is another's" -DDROP_S8_OURS -DKINDS=8
+fails "  S8: own record proves a term after a release was sent" $small -DDROP_S8_SENT -DKINDS=32 -DLATEST -DSEEN_ALL
+fails "  S5: own write proves a win after another was seen" $small -DDROP_S5_SEEN -DKINDS=32 -DLATEST -DSEEN_ALL
+fails "  S6: own write proves a term after another was seen" $small -DDROP_S6_OVERTAKEN -DKINDS=32 -DLATEST -DSEEN_ALL
+fails "  S12: the file proves a death without its lock" $small -DDROP_S12_LOCK -DKINDS=4 -DSTATEDIR -DSAME_DIR
+fails "  S12: the name proves a death, without its times" $small -DDROP_S12_TIMES -DKINDS=4 -DSTATEDIR -DSAME_NAME
+fails "  S12: the file still proves when another was seen" $small -DDROP_S12_VOID -DKINDS=36 -DFAULTS=2 -DSTATEDIR
+fails "  L3: authority counts from the younger of two writes" $small -DDROP_L3 -DTWO -DFAULTS=0
 
 echo "Beyond the promise, two at once:"
 fails "  a callback one tick slower than the stop budget" -DSTOP=2 -DFAULTS=0
 fails "  documented limit: who has never seen a deleted Lease" -DNEWCOMER
+fails "  the same with StateDir: what is written over unseen" $small -DUNSEEN -DKINDS=36 -DFAULTS=2 -DSTATEDIR
+fails "  a renewal that is written over by the one before, unseen" $small -DKINDS=32 -DLATEST
 
 echo "The model is not empty:"
 fails "  both lead, one after the other" -DREACH=1 -DFAULTS=0
 fails "  a write that was given up is applied" -DREACH=2 -DKINDS=1
 fails "  a leader puts a deleted Lease back" -DREACH=3
 fails "  a win in doubt is adopted, and led on" -DREACH=4 -DKINDS=1
+fails "  a proof of death lets a process lead at once" $small -DREACH=6 -DKINDS=4 -DSTATEDIR
+fails "  the older of two writes wins" $small -DREACH=7 -DTWO -DFAULTS=0
 
 [ $failed = 0 ] && echo "All as it should be." || echo "NOT as it should be."
 exit $failed

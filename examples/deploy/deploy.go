@@ -101,12 +101,15 @@ func Move(o *unstructured.Unstructured, namespace string) {
 	}
 }
 
-// Env is the environment that the kubelet would give a pod's first container, as far as it is its name and namespace.
+// Env is the environment that the kubelet would give a pod's first container, as far as it is what the pod knows of itself.
 func Env(pod *corev1.Pod) (env []string) {
 	for _, v := range pod.Spec.Containers[0].Env {
 		value := v.Value
 		if from := v.ValueFrom; from != nil && from.FieldRef != nil {
-			value = map[string]string{"metadata.name": pod.Name, "metadata.namespace": pod.Namespace}[from.FieldRef.FieldPath]
+			value = map[string]string{
+				"metadata.name": pod.Name, "metadata.namespace": pod.Namespace,
+				"status.podIP": pod.Status.PodIP, "spec.nodeName": pod.Spec.NodeName,
+			}[from.FieldRef.FieldPath]
 		}
 		env = append(env, v.Name+"="+value)
 	}

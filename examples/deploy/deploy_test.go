@@ -83,7 +83,7 @@ func TestTheRolesAreEnough(t *testing.T) {
 	t.Parallel()
 	r := roll(t, nil)
 	first, _ := launch(t, r, "pod-1")
-	_, next := await(t, r, 0, "The Service leads to this pod", "pod-1")
+	_, next := await(t, r, 0, "The Service leads to this replica", "pod-1")
 	second, _ := launch(t, r, "pod-2")
 	await(t, r, next, "New leader") // pod-2 has seen who leads
 	leases := r.Admin.CoordinationV1().Leases(r.Namespace)
@@ -95,7 +95,7 @@ func TestTheRolesAreEnough(t *testing.T) {
 	}, 10*time.Second, 50*time.Millisecond, "a renewal")
 
 	require.NoError(t, first.Signal(syscall.SIGTERM))
-	await(t, r, next, "The Service leads to this pod", "pod-2")
+	await(t, r, next, "The Service leads to this replica", "pod-2")
 	require.NoError(t, second.Signal(syscall.SIGTERM))
 	for _, replica := range []*fleet.Replica{first, second} {
 		_, code, err := replica.Wait(t.Context())
@@ -126,9 +126,10 @@ func TestTheRolesAreTheLeast(t *testing.T) {
 		{"create", "leases", forbidden("create", "leases")},
 		{"get", "leases", forbidden("get", "leases")},
 		{"update", "leases", forbidden("update", "leases")},
-		{"watch", "leases", append(forbidden("watch", "leases"), "No watch on the lease: looking at it every RetryPeriod instead")},
-		{"list", "pods", append(forbidden("list", "pods"), "The Service may not lead to the leader")},
-		{"patch", "pods", append(forbidden("patch", "pods"), "Exit")},
+		{"watch", "leases", append(forbidden("watch", "leases"), "No watch on the lease")},
+		{"get", "endpointslices", append(forbidden("get", "endpointslices"), "The Service may not lead to the leader")},
+		{"create", "endpointslices", append(forbidden("create", "endpointslices"), "The Service may not lead to the leader")},
+		{"update", "endpointslices", append(forbidden("update", "endpointslices"), "The Service may not lead to the leader")},
 	} {
 		t.Run(c.verb+"-"+c.resource, func(t *testing.T) {
 			t.Parallel()
@@ -148,7 +149,7 @@ func TestTheRolesAreTheLeast(t *testing.T) {
 			granted += len(rule["verbs"].([]any))
 		}
 	}
-	require.Equal(t, 6, granted)
+	require.Equal(t, 7, granted)
 }
 
 func rules(o *unstructured.Unstructured) (rules []map[string]any) {
@@ -193,9 +194,11 @@ func TestTheRolesAllowNothingElse(t *testing.T) {
 		{"delete", "coordination.k8s.io", "leases", r.Namespace, rollout.App, false},
 		{"get", "coordination.k8s.io", "leases", "kube-system", rollout.App, false},
 		{"get", "", "pods", r.Namespace, "pod-1", false},
-		{"create", "", "pods", r.Namespace, "", false},
-		{"delete", "", "pods", r.Namespace, "pod-1", false},
-		{"patch", "", "pods", "kube-system", "pod-1", false},
+		{"list", "", "pods", r.Namespace, "", false},
+		{"patch", "", "pods", r.Namespace, "pod-1", false},
+		{"get", "discovery.k8s.io", "endpointslices", r.Namespace, "leaderservice-leader", true},
+		{"update", "discovery.k8s.io", "endpointslices", r.Namespace, "another", false},
+		{"delete", "discovery.k8s.io", "endpointslices", r.Namespace, "leaderservice-leader", false},
 		{"create", "", "events", r.Namespace, "", false},
 		{"get", "", "secrets", r.Namespace, "", false},
 	} {
@@ -283,16 +286,14 @@ func TestTheManifestsFitTogether(t *testing.T) {
 	r := roll(t, nil)
 	d, err := r.Admin.AppsV1().Deployments(r.Namespace).Get(t.Context(), rollout.App, metav1.GetOptions{})
 	require.NoError(t, err)
-	labels := d.Spec.Template.Labels
 	budget, err1 := r.Admin.PolicyV1().PodDisruptionBudgets(r.Namespace).Get(t.Context(), rollout.App, metav1.GetOptions{})
 	service, err2 := r.Admin.CoreV1().Services(r.Namespace).Get(t.Context(), rollout.App, metav1.GetOptions{})
 	require.NoError(t, errors.Join(err1, err2))
+	require.Equal(t, d.Spec.Template.Labels, d.Spec.Selector.MatchLabels)
 	require.Equal(t, d.Spec.Selector.MatchLabels, budget.Spec.Selector.MatchLabels)
 	require.Equal(t, d.Spec.Selector.MatchLabels, d.Spec.Template.Spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels)
-	require.Len(t, service.Spec.Selector, len(labels)+1, "the pods' labels, and the leader's")
-	for key, value := range labels {
-		require.Equal(t, value, service.Spec.Selector[key])
-	}
+	require.Empty(t, service.Spec.Selector)
+	require.Equal(t, d.Spec.Template.Spec.Containers[0].Ports[0].Name, service.Spec.Ports[0].Name)
 	require.Equal(t, "registry.example.com/leaderservice:v1", d.Spec.Template.Spec.Containers[0].Image)
 	require.Greater(t, *d.Spec.Template.Spec.TerminationGracePeriodSeconds, int64(15), "more than a LeaseDuration")
 }

@@ -18,10 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/elector-go/elector/examples/deploy/rollout"
@@ -47,12 +45,12 @@ type scene struct {
 	history []change
 }
 
-// A change is a write, in the order of the API server's resourceVersions, which pods and Leases share.
+// A change is a write, in the order of the API server's resourceVersions, which EndpointSlices and Leases share.
 type change struct {
-	version  uint64
-	pod      string // "" for the Lease
-	labelled bool
-	holder   string
+	version uint64
+	lease   bool
+	pod     string // that the EndpointSlice leads to
+	holder  string // of the Lease
 }
 
 func newScene(t *testing.T) *scene {
@@ -60,12 +58,12 @@ func newScene(t *testing.T) *scene {
 	r, err := rollout.New(t.Context(), shared.Cluster, strings.ToLower(t.Name()), filepath.Join(shared.Programs, rollout.App), t.TempDir(), nil)
 	require.NoError(t, err)
 	s := &scene{Rollout: r, t: t}
-	pods, err := r.Admin.CoreV1().Pods(r.Namespace).Watch(t.Context(), metav1.ListOptions{})
+	endpoints, err := r.Admin.DiscoveryV1().EndpointSlices(r.Namespace).Watch(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	leases, err := r.Admin.CoordinationV1().Leases(r.Namespace).Watch(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	var watching sync.WaitGroup
-	for _, w := range []watch.Interface{pods, leases} {
+	for _, w := range []watch.Interface{endpoints, leases} {
 		watching.Go(func() {
 			for ev := range w.ResultChan() {
 				s.record(ev)
@@ -74,7 +72,7 @@ func newScene(t *testing.T) *scene {
 	}
 	t.Cleanup(func() {
 		require.NoError(t, r.Close())
-		pods.Stop()
+		endpoints.Stop()
 		leases.Stop()
 		watching.Wait()
 		if t.Failed() {
@@ -90,11 +88,13 @@ func newScene(t *testing.T) *scene {
 func (s *scene) record(ev watch.Event) {
 	c := change{}
 	switch o := ev.Object.(type) {
-	case *corev1.Pod:
-		c = change{pod: o.Name, labelled: o.Labels[label] == yes && ev.Type != watch.Deleted}
+	case *discoveryv1.EndpointSlice:
+		if len(o.Endpoints) > 0 {
+			c.pod = o.Endpoints[0].TargetRef.Name
+		}
 		c.version, _ = strconv.ParseUint(o.ResourceVersion, 10, 64)
 	case *coordinationv1.Lease:
-		c.holder = *cmp.Or(o.Spec.HolderIdentity, new(string))
+		c.lease, c.holder = true, *cmp.Or(o.Spec.HolderIdentity, new(string))
 		c.version, _ = strconv.ParseUint(o.ResourceVersion, 10, 64)
 	default:
 		return
@@ -127,7 +127,9 @@ func (s *scene) await(r *fleet.Replica, message string) {
 	s.next = next
 }
 
-const leadsHere = "The Service leads to this pod"
+const sliceName = "leaderservice-leader"
+
+const leadsHere = "The Service leads to this replica"
 
 // selects waits until the Service selects these pods and no others.
 func (s *scene) selects(pods ...string) {
@@ -141,19 +143,14 @@ func (s *scene) selects(pods ...string) {
 	require.Equal(s.t, pods, selected)
 }
 
-// neverTwo fails the test if the label was on two pods at once, after any of the writes.
-func (s *scene) neverTwo() {
-	s.t.Helper()
-	on := map[string]bool{}
+// led are the pods that the Service led to, in order, each once in a row; "" is none.
+func (s *scene) led() (pods []string) {
 	for _, c := range s.sorted() {
-		if c.pod == "" {
-			continue
+		if !c.lease && (len(pods) == 0 || pods[len(pods)-1] != c.pod) {
+			pods = append(pods, c.pod)
 		}
-		if delete(on, c.pod); c.labelled {
-			on[c.pod] = true
-		}
-		require.LessOrEqual(s.t, len(on), 1, "pods with the label at version %d: %v", c.version, on)
 	}
+	return pods
 }
 
 // version returns that of the first change after another one that is as given.
@@ -171,15 +168,12 @@ func (s *scene) version(after uint64, is func(change) bool) (version uint64) {
 	return version
 }
 
-func off(pod string) func(change) bool {
-	return func(c change) bool { return c.pod == pod && !c.labelled }
+func on(pod string) func(change) bool { // "" is none
+	return func(c change) bool { return !c.lease && c.pod == pod }
 }
-func on(pod string) func(change) bool {
-	return func(c change) bool { return c.pod == pod && c.labelled }
-}
-func released(c change) bool { return c.pod == "" && c.holder == "" }
+func released(c change) bool { return c.lease && c.holder == "" }
 
-func TestTheLabelComesOffBeforeTheLeaseIsReleased(t *testing.T) {
+func TestTheEndpointSliceIsEmptiedBeforeTheLeaseIsReleased(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	leader := s.launch("pod-0")
@@ -195,17 +189,17 @@ func TestTheLabelComesOffBeforeTheLeaseIsReleased(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, code)
 
-		labelled := s.version(0, on(leader.Name))
-		cameOff := s.version(labelled, off(leader.Name))
-		release := s.version(labelled, released)
-		require.Less(t, cameOff, release)
+		began := s.version(0, on(leader.Name))
+		emptied := s.version(began, on(""))
+		release := s.version(began, released)
+		require.Less(t, emptied, release)
 		require.Less(t, release, s.version(0, on(standby.Name)))
 		leader = standby
 	}
-	s.neverTwo()
+	require.Equal(t, []string{"", "pod-0", "", "pod-1", "", "pod-2", "", "pod-3"}, s.led())
 }
 
-func TestTheNextLeaderTakesTheLabelOffACrashedOne(t *testing.T) {
+func TestTheNextLeadersFirstWriteReplacesACrashedOne(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	leader := s.launch("pod-0")
@@ -213,30 +207,14 @@ func TestTheNextLeaderTakesTheLabelOffACrashedOne(t *testing.T) {
 	standby := s.launch("pod-1")
 	s.await(standby, "New leader")
 	require.NoError(t, leader.Signal(os.Kill))
-	s.selects("pod-0") // nobody has taken it off yet
-	s.await(standby, "Took the label off the pod of a past leader")
+	s.selects("pod-0") // nobody can know yet
 	s.await(standby, leadsHere)
 	s.selects("pod-1")
-	s.neverTwo()
+	require.Equal(t, []string{"", "pod-0", "pod-1"}, s.led())
 }
 
-func TestAContainerThatStartsAgainTakesItsOldLabelOffFirst(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	leader := s.launch("pod-0")
-	s.await(leader, leadsHere)
-	require.NoError(t, leader.Signal(os.Kill))
-	_, _, err := leader.Wait(t.Context())
-	require.NoError(t, err)
-	again := s.launch("pod-0")
-	s.await(again, "New leader") // its former self, until the lease expires
-	s.selects()
-	s.await(again, leadsHere)
-	s.selects("pod-0")
-}
-
-// A frozen process cannot take its label off; when it wakes it finds that done, and touches nobody else's.
-func TestALeaderThatWasFrozenLeavesTheNextOnesLabelAlone(t *testing.T) {
+// A frozen process cannot empty it; when it wakes it finds that done, and leaves the next one's alone.
+func TestALeaderThatWasFrozenLeavesTheNextOnesAddressAlone(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	leader := s.launch("pod-0")
@@ -251,58 +229,27 @@ func TestALeaderThatWasFrozenLeavesTheNextOnesLabelAlone(t *testing.T) {
 	require.NoError(t, leader.Signal(syscall.SIGTERM))
 	_, _, err := leader.Wait(t.Context())
 	require.NoError(t, err)
-	s.selects("pod-1")
-	s.neverTwo()
+	require.Equal(t, []string{"", "pod-0", "pod-1"}, s.led())
 }
 
-func TestALabelThatSomebodyElsePutsOnComesOff(t *testing.T) {
+func TestWhatSomebodyWritesIsPutRightAndACheckWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	leader := s.launch("pod-0")
-	s.await(leader, leadsHere)
-	pod, err := s.Pod(t.Context(), "pod-1")
+	s.await(s.launch("pod-0"), leadsHere)
+	client := s.Admin.DiscoveryV1().EndpointSlices(s.Namespace)
+	before, err := client.Get(t.Context(), sliceName, metav1.GetOptions{})
 	require.NoError(t, err)
-	pod.Labels[label] = yes
-	_, err = s.Admin.CoreV1().Pods(s.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	time.Sleep(11 * time.Second) // longer than between two checks
+	after, err := client.Get(t.Context(), sliceName, metav1.GetOptions{})
 	require.NoError(t, err)
-	_, err = s.Admin.CoreV1().Pods(s.Namespace).Patch(t.Context(), "pod-0", types.MergePatchType, []byte(`{"metadata":{"labels":{"`+label+`":null}}}`), metav1.PatchOptions{})
+	require.Equal(t, before.ResourceVersion, after.ResourceVersion)
+	after.Endpoints = nil
+	_, err = client.Update(t.Context(), after, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	s.selects("pod-1")
 	s.selects("pod-0")
 }
 
-// A label is taken off another pod as that was seen, or not at all.
-func TestALateRemovalIsAConflict(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	pod, err := s.Pod(t.Context(), "pod-0")
-	require.NoError(t, err)
-	pods := s.Admin.CoreV1().Pods(s.Namespace)
-	seen, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
-	require.NoError(t, err)
-	b := &badge{pods: pods, self: "pod-0"}
-	require.NoError(t, b.set(t.Context(), "pod-0", metav1.ObjectMeta{}, yes))
-	err = b.set(t.Context(), "pod-0", seen.ObjectMeta, nil)
-	require.True(t, apierrors.IsConflict(err), "%v", err)
-	now, err := pods.Get(t.Context(), "pod-0", metav1.GetOptions{})
-	require.NoError(t, err)
-	require.Equal(t, "1000", now.Annotations[corev1.PodDeletionCost])
-	require.NoError(t, b.set(t.Context(), "pod-0", now.ObjectMeta, nil))
-	now, err = pods.Get(t.Context(), "pod-0", metav1.GetOptions{})
-	require.NoError(t, err)
-	require.NotContains(t, now.Labels, label)
-	require.Empty(t, now.Annotations)
-}
-
-func TestTheServiceSelectsTheLabel(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	service, err := s.Admin.CoreV1().Services(s.Namespace).Get(t.Context(), rollout.App, metav1.GetOptions{})
-	require.NoError(t, err)
-	require.Equal(t, yes, service.Spec.Selector[label])
-}
-
-func TestWithoutThePodsNameItSaysWhereThatComesFrom(t *testing.T) {
-	t.Setenv("POD_NAME", "")
+func TestWithoutThePodsAddressItSaysWhereThatComesFrom(t *testing.T) {
+	t.Setenv("POD_IP", "")
 	require.ErrorContains(t, run(t.Context(), ""), "examples/deploy")
 }

@@ -1,9 +1,7 @@
-// Leaderservice is a server of which one replica at a time leads, and whose Service leads to that one: the leader labels
-// its own pod, and the Service selects the label (label.go).
+// Leaderservice is a server of which one replica at a time leads, and whose Service leads to that one.
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -13,11 +11,15 @@ import (
 	"os/signal"
 	"syscall"
 
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/leaderservice"
 )
 
 func main() {
@@ -33,10 +35,8 @@ func main() {
 }
 
 func run(ctx context.Context, addr string) error {
-	// From the downward API.
-	pod, namespace := os.Getenv("POD_NAME"), os.Getenv("POD_NAMESPACE")
-	if pod == "" || namespace == "" {
-		return errors.New("POD_NAME and POD_NAMESPACE are not set: see the Deployment in examples/deploy")
+	if os.Getenv("POD_IP") == "" || os.Getenv("POD_NAMESPACE") == "" {
+		return errors.New("POD_IP and POD_NAMESPACE are not set: see the Deployment in examples/deploy")
 	}
 	// In a pod its service account, elsewhere $KUBECONFIG.
 	kube := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil)
@@ -44,51 +44,59 @@ func run(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	client, err := corev1client.NewForConfig(cfg)
+	el, handler, err := elect(cfg, leaderservice.Options{
+		Namespace: os.Getenv("POD_NAMESPACE"),
+		Service:   "leaderservice",
+		Address:   os.Getenv("POD_IP"),
+		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080)}},
+		Pod:       os.Getenv("POD_NAME"),
+		Node:      os.Getenv("NODE_NAME"),
+	}, work)
 	if err != nil {
 		return err
 	}
-	b := &badge{pods: client.Pods(namespace), self: pod, selector: "app.kubernetes.io/name=leaderservice"}
-	el, err := elector.NewForConfig(cfg, elector.Options{
-		Namespace: namespace,
-		Name:      "leaderservice",
-		Run:       b.worn(work),
-		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
-	})
-	if err != nil {
-		return err
-	}
-	go serve(addr, el, pod)
-	// When a container crashes and is started again, it is in the same pod, and that may still have the label.
-	if err := b.takeOff(ctx); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("take the label off this pod, %s: %w", pod, err)
-	}
+	go func() {
+		klog.ErrorS(http.ListenAndServe(addr, handler), "Serving")
+		os.Exit(1)
+	}()
 	return el.Run(ctx)
 }
 
-// work is what the leader does beside serving; a program of yours has some. It returns soon after its ctx has ended.
-func work(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
-
-// serve serves on every replica.
-func serve(addr string, el *elector.Elector, pod string) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		// A request can still arrive by an old route: the label says where to look, this says who leads.
-		if !el.IsLeader() {
-			http.Error(w, pod+" does not lead; "+cmp.Or(el.Leader(), "nobody")+" does", http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, pod, "leads")
+// elect makes the elector, with the Service around its work, and what every replica serves.
+func elect(cfg *rest.Config, opts leaderservice.Options, work func(context.Context) error) (*elector.Elector, http.Handler, error) {
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	service, err := leaderservice.New(client.DiscoveryV1(), opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	el, err := elector.NewForConfig(cfg, elector.Options{
+		Namespace: opts.Namespace,
+		Name:      "leaderservice",
+		Run:       service.Run(work),
+		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work while the next leader does
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	mux := http.NewServeMux()
+	// The leader answers, whichever replica a request reaches.
+	mux.Handle("/{$}", service.Forward(el.Leader, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, opts.Pod, "leads, with token", el.Status().Term.Token())
+	})))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
 		if err := el.Check(r); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
 	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {}) // a standby is ready: see examples/deploy
-	klog.ErrorS(http.ListenAndServe(addr, mux), "Serving")
-	os.Exit(1)
+	return el, mux, nil
+}
+
+// work is what the leader does beside serving; a program of yours has some. It returns soon after its ctx has ended.
+func work(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
 }

@@ -1,5 +1,5 @@
 // Demo applies the manifests to a real kube-apiserver on loopback, runs three replicas as processes, and shows which pod
-// the Service selects while the leader is stopped and killed.
+// the Service leads to while the leader is stopped and killed.
 //
 //	go -C examples run ./leaderservice/demo
 package main
@@ -64,7 +64,7 @@ type story struct {
 }
 
 func (s *story) play(ctx context.Context) error {
-	fmt.Println("\n1. Three pods. The one that leads labels itself, and the Service selects it.")
+	fmt.Println("\n1. Three pods. The one that leads writes its address, and the Service leads to it.")
 	for i := range 3 {
 		r, _, err := s.Launch(ctx, fmt.Sprintf("pod-%d", i+1))
 		if err != nil {
@@ -75,11 +75,11 @@ func (s *story) play(ctx context.Context) error {
 	if err := s.newLeader(ctx); err != nil {
 		return err
 	}
-	fmt.Println("\n2. The leader is stopped by SIGTERM, as in a rolling update: label off, lease released, next.")
+	fmt.Println("\n2. The leader is stopped by SIGTERM, as in a rolling update: address out, lease released, next.")
 	if err := s.end(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	fmt.Println("\n3. The next one is killed, and its label stays on until the lease has expired.")
+	fmt.Println("\n3. The next one is killed, and its address stays until the lease has expired.")
 	if err := s.end(ctx, syscall.SIGKILL); err != nil {
 		return err
 	}
@@ -93,13 +93,13 @@ func (s *story) play(ctx context.Context) error {
 	return s.selects(ctx)
 }
 
-// newLeader waits until a replica leads and has its label, and shows that the Service selects it and nothing else.
+// newLeader waits until a replica leads and has written its address, and shows that the Service leads to it and nothing else.
 func (s *story) newLeader(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		line, next, err := s.Await(ctx, "a leader", s.next, func(l fleet.Line) bool {
-			return l.Is("Became leader", "Took the label off the pod of a past leader", "The Service leads to this pod")
+			return l.Is("Became leader", "The Service leads to this replica")
 		})
 		if err != nil {
 			return fmt.Errorf("%w; the last log line is %q", err, append(s.Lines(), fleet.Line{})[max(0, len(s.Lines())-1)].Text)
@@ -108,11 +108,9 @@ func (s *story) newLeader(ctx context.Context) error {
 		switch {
 		case line.Is("Became leader"):
 			s.say(line.At, line.Replica, "leads (token %s)", line.Value("term"))
-		case line.Is("The Service leads to this pod"):
-			s.say(line.At, line.Replica, "has put the label on itself")
-			return s.selects(ctx, line.Replica.Name)
 		default:
-			s.say(line.At, line.Replica, "has taken the label off %s", line.Value("pod"))
+			s.say(line.At, line.Replica, "has written its address, %s", line.Value("address"))
+			return s.selects(ctx, line.Replica.Name)
 		}
 	}
 }
@@ -132,15 +130,15 @@ func (s *story) end(ctx context.Context, sig syscall.Signal) error {
 	return s.newLeader(ctx)
 }
 
-// selects shows which pods the Service selects, and fails if those are not the ones.
+// selects shows which pods the Service leads to, and fails if those are not the ones.
 func (s *story) selects(ctx context.Context, want ...string) error {
 	selected, err := s.Selected(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%8.3fs  the Service selects %v\n", time.Since(s.start).Seconds(), selected)
+	fmt.Printf("%8.3fs  the Service leads to %v\n", time.Since(s.start).Seconds(), selected)
 	if !slices.Equal(selected, want) {
-		return fmt.Errorf("the Service selects %v, and should select %v", selected, want)
+		return fmt.Errorf("the Service leads to %v, and should lead to %v", selected, want)
 	}
 	return nil
 }

@@ -226,8 +226,10 @@ func costOf(t *testing.T, what string) (c cost) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCost$", "-bench.cost="+what)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s: %s", what, out)
+	var stderr strings.Builder // the log of client-go's elector, which is not asked for
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s: %s%s", what, out, stderr.String())
 	line, _, _ := strings.Cut(string(out), "\n")
 	require.NoError(t, json.Unmarshal([]byte(line), &c), "%s: %s", what, out)
 	return c

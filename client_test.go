@@ -1,0 +1,125 @@
+package elector_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+// L5 and NewClient: what lies between an Elector and the server's HTTP.
+
+// A counted server counts its connections, and those that are open.
+type counted struct {
+	*httptest.Server
+	made, open atomic.Int32
+}
+
+func serveCounted(t *testing.T, h http.Handler) *counted {
+	c := &counted{Server: httptest.NewUnstartedServer(h)}
+	c.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			c.made.Add(1)
+			c.open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			c.open.Add(-1)
+		}
+	}
+	c.EnableHTTP2 = true
+	c.StartTLS()
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *counted) config() *rest.Config {
+	return &rest.Config{Host: c.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+}
+
+// outcomes keeps the errors of requests.
+type outcomes struct {
+	elector.Metrics
+	mu   sync.Mutex
+	errs []error
+}
+
+func (o *outcomes) Request(_ types.NamespacedName, _ string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.errs = append(o.errs, err)
+}
+
+func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing.T) {
+	for _, code := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(code)
+		}))
+		seen := &outcomes{Metrics: quietMetrics{}}
+		e, err := elector.NewForConfig(server.config(), elector.Options{
+			Namespace: namespace, Name: name, Metrics: seen, RetryPeriod: 100 * time.Millisecond,
+			Run: func(context.Context) error { return nil },
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		require.NoError(t, e.Run(ctx))
+		cancel()
+		seen.mu.Lock()
+		require.NotEmpty(t, seen.errs)
+		for _, err := range seen.errs {
+			var status apierrors.APIStatus
+			require.ErrorAs(t, err, &status)
+			assert.Equal(t, int32(code), status.Status().Code)
+		}
+		assert.LessOrEqual(t, len(seen.errs), 12, "it waits as it was asked to")
+		seen.mu.Unlock()
+		assert.LessOrEqual(t, server.made.Load(), int32(2), "of the first request and of the watch, which dial at once")
+	}
+}
+
+type quietMetrics struct{}
+
+func (quietMetrics) Term(types.NamespacedName, elector.Term)               {}
+func (quietMetrics) Lost(types.NamespacedName, elector.Reason)             {}
+func (quietMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) {}
+func (quietMetrics) HandedOver(types.NamespacedName, time.Duration)        {}
+func (quietMetrics) Overrun(types.NamespacedName)                          {}
+func (quietMetrics) Request(_ types.NamespacedName, _ string, _ error)     {}
+
+func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T) {
+	api := electortest.NewServer()
+	defer api.Close()
+	server := serveCounted(t, serveLeases(api))
+	client, err := elector.NewClient(server.config())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running, leading sync.WaitGroup
+	for i := range 30 {
+		leading.Add(1)
+		e, err := elector.New(client, elector.Options{
+			Namespace: namespace, Name: string(rune('a'+i%26)) + "-" + string(rune('a'+i/26)),
+			Run: func(ctx context.Context) error { leading.Done(); <-ctx.Done(); return nil },
+		})
+		require.NoError(t, err)
+		running.Go(func() { assert.NoError(t, e.Run(ctx)) })
+	}
+	leading.Wait()
+	// Those who dial at once, before there is a connection, each make one, and close it for the first.
+	assert.Eventually(t, func() bool { return server.open.Load() == 1 }, 30*time.Second, 10*time.Millisecond, "connections of 30 Electors")
+	cancel()
+	running.Wait()
+	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
+}

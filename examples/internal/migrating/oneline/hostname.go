@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/lock"
+)
+
+// The identity is the host name, which a restarted container keeps.
+func hostnameBefore(ctx context.Context, client kubernetes.Interface, namespace string) {
+	host, err := hostname()
+	if err != nil {
+		klog.Fatal(err)
+	}
+	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
+			Client:     client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: host},
+		},
+		ReleaseOnCancel: true,
+		LeaseDuration:   15 * time.Second,
+		RenewDeadline:   10 * time.Second,
+		RetryPeriod:     2 * time.Second,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: work,
+			OnStoppedLeading: stopped,
+			OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
+		},
+	})
+}
+
+func hostnameAfter(ctx context.Context, client kubernetes.Interface, namespace string) {
+	host, err := hostname()
+	if err != nil {
+		klog.Fatal(err)
+	}
+	lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
+			Client:     client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: host},
+		},
+		ReleaseOnCancel: true,
+		LeaseDuration:   15 * time.Second,
+		RenewDeadline:   10 * time.Second,
+		RetryPeriod:     2 * time.Second,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: work,
+			OnStoppedLeading: stopped,
+			OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
+		},
+	})
+}

@@ -1,0 +1,102 @@
+// Command oneline is small programs on client-go's leaderelection, each before and after it is moved to package lock, for
+// MIGRATING.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+)
+
+// A program elects, works while it leads, and returns when ctx has ended.
+type program func(ctx context.Context, client kubernetes.Interface, namespace string)
+
+var programs = map[string]program{
+	"clientset-before": clientsetBefore, "clientset-after": clientsetAfter,
+	"library-before": libraryBefore, "library-after": libraryAfter,
+	"deaf-before": deafBefore, "deaf-after": deafAfter,
+	"background-before": backgroundBefore, "background-after": backgroundAfter,
+	"unreleased-before": unreleasedBefore, "unreleased-after": unreleasedAfter,
+	"several-before": severalBefore, "several-after": severalAfter,
+	"hostname-before": hostnameBefore, "hostname-after": hostnameAfter,
+	"health-before": healthBefore, "health-after": healthAfter,
+}
+
+var probes http.ServeMux
+
+func main() {
+	klog.InitFlags(nil)
+	name := flag.String("program", "", "which one")
+	addr := flag.String("health-probe-bind-address", "", "where probes are served")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+
+	// In a pod its service account, elsewhere $KUBECONFIG.
+	kube := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil)
+	cfg, err := kube.ClientConfig()
+	if err != nil {
+		klog.Fatal(err)
+	}
+	namespace, _, err := kube.Namespace()
+	if err != nil {
+		klog.Fatal(err)
+	}
+	server := http.Server{Addr: *addr, Handler: &probes, ReadHeaderTimeout: time.Second}
+	go func() { klog.Error(server.ListenAndServe()) }()
+	programs[*name](ctx, kubernetes.NewForConfigOrDie(cfg), namespace)
+	klog.InfoS("Exiting")
+}
+
+// work works until its ctx ends, and takes a moment to stop.
+func work(ctx context.Context) {
+	klog.InfoS("Working")
+	<-ctx.Done()
+	time.Sleep(300 * time.Millisecond)
+	klog.InfoS("Stopped")
+}
+
+// workForEver has no way to be stopped.
+func workForEver() {
+	klog.InfoS("Working")
+	select {}
+}
+
+// identity is one for each process. In a pod it is the pod's name.
+func identity() string {
+	host, _ := os.Hostname()
+	return host + "-" + time.Now().Format("150405.000000")
+}
+
+// hostname is the host's, or what a test calls it whose processes share one host.
+func hostname() (string, error) {
+	if name := os.Getenv("TEST_HOSTNAME"); name != "" {
+		return name, nil
+	}
+	return os.Hostname()
+}
+
+func stopped() { klog.InfoS("Stopped leading") }
+
+// exits is what many programs do when they stop leading.
+func exits() {
+	klog.InfoS("Stopped leading")
+	os.Exit(0)
+}
+
+// both runs two elections side by side.
+func both(one, two func()) {
+	var wg sync.WaitGroup
+	wg.Go(one)
+	wg.Go(two)
+	wg.Wait()
+}

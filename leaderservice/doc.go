@@ -1,0 +1,46 @@
+// Package leaderservice makes a Service lead to the replica that leads.
+//
+// The Service has no selector. Its one EndpointSlice is written by the leader: with its own address when its term
+// begins, and without any before it lets go of the Lease.
+//
+//	service, err := leaderservice.New(client.DiscoveryV1(), leaderservice.Options{
+//		Namespace: "shop",
+//		Service:   "orders",
+//		Address:   os.Getenv("POD_IP"),
+//		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080)}},
+//	})
+//	...
+//	el, err := elector.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "orders", Run: service.Run(work)})
+//	...
+//	http.ListenAndServe(":8080", service.Forward(el.Leader, handler))
+//
+// Service.Run goes around Options.Run. Service.Forward, which is optional, goes around the program's own handler: a
+// request that reaches a standby, by an old route or because clients connect to any replica, is passed on to the leader.
+//
+// # What happens when
+//
+//	term begins               the EndpointSlice is read and written: this replica's address
+//	ctx of the callback ends  the EndpointSlice is emptied at once, while work drains
+//	work has returned         requests under way may finish, for Grace; then the Lease is released
+//	term is lost              nothing is written; requests under way end at once
+//	crash                     the address stays until the next leader's first write replaces it
+//	somebody edits it         the leader puts it right within ten seconds
+//
+// # No late writes
+//
+// Each write is made by a term that is valid at that moment, and names the resourceVersion that it replaces. It carries
+// the term's token in an annotation, and a term does not write over a larger one. So a past leader that was frozen or
+// cut off cannot undo what its successor wrote: its late request is a conflict, and when it reads again it finds a
+// larger token.
+//
+// What a past leader may leave behind is its own address, and only until the successor's first write: after a crash or a
+// partition that is LeaseDuration after its last renewal, at most. Until then the Service leads to a replica that does
+// not lead. A Service is therefore a route and no fence: routes on the nodes follow later still, and open connections
+// stay open. Forward asks the term at each request. For writes to other systems see elector.Term.Token.
+//
+// # Permissions
+//
+// The verbs get, create and update on this EndpointSlice, in discovery.k8s.io. The verb create cannot be limited to a
+// name; it is not needed if somebody has created the EndpointSlice, empty. The roles edit and admin of a cluster
+// do not include writing EndpointSlices, so it takes a cluster's administrator to grant this.
+package leaderservice

@@ -1,0 +1,257 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector"
+)
+
+// The durations for client-go's elector on a Lock. They cost no requests: they say how long client-go takes to act on a
+// loss, and how long it sleeps after each answer of the Lock. Its LeaseDuration stays that of Options.
+const (
+	RenewDeadline = 500 * time.Millisecond
+	RetryPeriod   = 20 * time.Millisecond
+)
+
+// reaction is what client-go's elector may take, with these durations, from a refused Update to the end of the
+// context of OnStartedLeading. New takes it off the authority that a Lock confirms.
+const reaction = RenewDeadline + 2*RetryPeriod
+
+var (
+	errUnused = errors.New("lock: Create is never needed: Get has acquired the Lease by the time it returns")
+	errLeft   = errors.New("lock: client-go's elector ended without a release (ReleaseOnCancel is off), so the lease is left to expire")
+)
+
+// A Lock is a resourcelock.Interface that is backed by an Elector. Make it with New, NewForConfig or Upgrade. It is for
+// one LeaderElector at a time; another may use it once the Run of the first has returned.
+type Lock struct {
+	elector  *elector.Elector
+	identity string
+	name     string        // namespace/name
+	seconds  int           // LeaseDuration, for the records that client-go is shown
+	margin   time.Duration // how long before a term's end an Update is refused
+	joins    bool          // made by Upgrade: OnStartedLeading is waited for
+	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
+	gate     gate
+
+	mu       sync.Mutex // guards what follows; it is never held while waiting
+	changed  chan struct{}
+	session  *session // nil before the first
+	holder   string   // last seen in the Lease
+	reported string   // last shown to client-go as the holder
+	records  uint64   // shown so far
+	warned   bool     // of a RenewDeadline that is too long
+}
+
+// New returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
+// nil: the lock sets it, and SingleTerm. All else in opts means what it means for elector.New. All mistakes are reported
+// at once. A client made by elector.NewClient is used as any other here, without its second connection: use NewForConfig.
+//
+// The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
+// opts. A release is sent when client-go asks for it: unlike Upgrade, New cannot know whether OnStartedLeading has
+// returned. Nor can it after a loss, so OnOverrun is called then, if it is set, unless the process has ended by the time
+// that three quarters of the stop budget are spent.
+func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock, error) {
+	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
+		if leases == nil {
+			return elector.New(nil, opts)
+		}
+		return elector.New(&gatedClient{leases, &l.gate}, opts)
+	})
+}
+
+// NewForConfig is New with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
+func NewForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
+	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
+		if cfg == nil {
+			return elector.NewForConfig(nil, opts)
+		}
+		cfg := rest.CopyConfig(cfg)
+		cfg.Wrap(l.gate.wrap)
+		return elector.NewForConfig(cfg, opts)
+	})
+}
+
+func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*elector.Elector, error)) (*Lock, error) {
+	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil}
+	var taken error
+	if opts.Run != nil {
+		taken = errors.New("Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")
+	}
+	seen := opts.OnNewLeader
+	opts.OnNewLeader = func(identity string) {
+		l.see(identity)
+		if seen != nil {
+			seen(identity)
+		}
+	}
+	opts.Run, opts.SingleTerm = l.lead, true
+	el, err := makeElector(l, opts)
+	if err = errors.Join(taken, err); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	promise, err := opts.Promise()
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	l.elector, l.identity = el, el.Status().Identity
+	l.name = strings.TrimPrefix(opts.Namespace+"/"+opts.Name, "/")
+	l.seconds = int(promise.Takeover / time.Second)
+	l.margin = min(reaction, (promise.Takeover-promise.StopBudget)/4)
+	return l, nil
+}
+
+// Elector returns what the lock is backed by, for its Check, Status, StepDown and WrapTransport. Its Run is the lock's.
+func (l *Lock) Elector() *elector.Elector { return l.elector }
+
+// Identity returns the candidate's name in the Lease.
+func (l *Lock) Identity() string { return l.identity }
+
+// Describe returns namespace/name of the Lease, for client-go's log.
+func (l *Lock) Describe() string { return l.name }
+
+// Create is never called by client-go, for Get does not report that the Lease is missing.
+func (l *Lock) Create(context.Context, resourcelock.LeaderElectionRecord) error { return errUnused }
+
+// Get blocks until the Lease is won, another leader is seen, or ctx ends. For a Lease that is won it returns a record
+// without a holder, which client-go answers with an Update. While client-go leads it does not block.
+func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	for {
+		l.mu.Lock()
+		holder, known, err := l.answer(ctx)
+		changed, s := l.changed, l.session
+		if known {
+			defer l.mu.Unlock()
+			return l.record(holder)
+		}
+		l.mu.Unlock()
+		if err != nil {
+			return nil, nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if l.giveUp(s) {
+				<-s.ended // the Lease may just have been won, and is released then
+			}
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// answer is what Get returns at this moment: a holder, if known, or an error; neither means to wait for a change. It
+// makes the session that client-go needs. The caller holds mu.
+func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error) {
+	s := l.session
+	if s == nil || s.over() && s.phase != granted {
+		s = l.begin(ctx)
+	}
+	switch valid := l.valid(s); {
+	case s.phase == won && valid:
+		return "", true, nil
+	case s.phase == left:
+		l.resume(ctx, s, valid)
+		return "", s.phase == won, nil
+	case s.phase == granted && valid:
+		return l.identity, true, nil
+	case s.phase == granted && l.another() == "":
+		return "", false, fmt.Errorf("lock: %w", elector.ErrNotLeader)
+	case s.phase == granted, s.phase == campaigning && l.another() != "" && l.another() != l.reported:
+		l.reported = l.another()
+		return l.reported, true, nil
+	}
+	return "", false, nil
+}
+
+// another is the holder last seen if that is another candidate, else "".
+func (l *Lock) another() string {
+	if l.holder == l.identity {
+		return ""
+	}
+	return l.holder
+}
+
+// record is what client-go is shown. Its bytes differ from those of any before, so that client-go takes it in.
+func (l *Lock) record(holder string) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	l.records++
+	now := metav1.Now()
+	return &resourcelock.LeaderElectionRecord{
+		HolderIdentity:       holder,
+		LeaseDurationSeconds: l.seconds,
+		AcquireTime:          now,
+		RenewTime:            now,
+	}, strconv.AppendUint(nil, l.records, 10), nil
+}
+
+// Update confirms a term that is valid, and refuses one that is not with elector.ErrNotLeader; it sends nothing. While
+// client-go leads it takes up to half of the time that ctx leaves it, and returns at once when the term is lost. An Update
+// without a holder is a release: it returns when the Lease is released, even if ctx ends before.
+func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	l.mu.Lock()
+	s := l.session
+	l.mu.Unlock()
+	switch {
+	case s == nil:
+		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+	case record.HolderIdentity == "":
+		return l.release(s)
+	case !l.grant(s):
+		l.hold(ctx, s)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.refused = s.phase != granted || !l.valid(s); s.refused {
+		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+	}
+	return nil
+}
+
+// hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be looked at
+// again, ctx ends, or the term is lost.
+func (l *Lock) hold(ctx context.Context, s *session) {
+	deadline, ok := ctx.Deadline()
+	if !ok || s.term == (elector.Term{}) {
+		return
+	}
+	l.warn(ctx, time.Until(deadline))
+	wait := min(time.Until(deadline)/2, time.Until(s.term.ValidUntil())-l.margin)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.lost:
+	}
+}
+
+// warn logs once that client-go's RenewDeadline is too long for a loss to be acted on in time.
+func (l *Lock) warn(ctx context.Context, left time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.warned || l.joins || left <= 2*RenewDeadline {
+		return
+	}
+	l.warned = true
+	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be lock.RenewDeadline: client-go acts on a loss only after it",
+		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", RenewDeadline)
+}
+
+// RecordEvent is how client-go says that it has begun to lead and that it has stopped. Events are the Elector's: see
+// Options.Events.
+func (l *Lock) RecordEvent(event string) {
+	if event == "stopped leading" {
+		l.stopped()
+	}
+}

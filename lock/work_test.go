@@ -1,0 +1,233 @@
+package lock_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+	"github.com/elector-go/elector/lock"
+)
+
+func drains(d time.Duration) func(p *program) {
+	return func(p *program) { p.drain = d }
+}
+
+func TestAReleaseWaitsForWorkThatDrainsAndHoldsTheLeaseMeanwhile(t *testing.T) {
+	inFleet(t, func(f *fleet) { // which fails when two work at once
+		a := f.start("a", drains(time.Minute))
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(10 * time.Second)
+		begin := time.Now()
+		a.stop()
+		next := f.await(2*time.Minute, a)
+		require.Less(t, next.at(&next.began).Sub(a.at(&a.ended)), 50*time.Millisecond)
+		require.GreaterOrEqual(t, next.at(&next.began).Sub(begin), time.Minute)
+		require.False(t, a.at(&a.stopped).Before(a.at(&a.ended)), "OnStoppedLeading may exit, so it comes last")
+	})
+}
+
+// The same fleet on client-go's own lock has two at once. Else the test above would prove nothing.
+func TestClientGosOwnLockDoesNotWaitForWork(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.lenient = true
+		a := f.startClientGo("a", drains(time.Minute))
+		f.await(time.Second, nil)
+		f.startClientGo("b")
+		f.pass(10 * time.Second)
+		a.stop()
+		f.pass(30 * time.Second)
+		require.Positive(t, f.overlaps)
+	})
+}
+
+func TestWorkThatHasOnlyJustBegunIsWaitedFor(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		for range 20 {
+			a := f.start("a", drains(2*time.Second))
+			b := f.start("b", drains(2*time.Second))
+			f.await(time.Second, nil)
+			a.stop()
+			b.stop()
+			<-a.done
+			<-b.done
+		}
+	})
+}
+
+// As with csi-lib-utils: the work has a stop channel of its own, and OnStoppedLeading exits.
+func TestWorkThatNeverAsksItsContextIsGivenASecond(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.lenient = true // until the process has ended
+		end := make(chan struct{})
+		a := f.start("a", func(p *program) {
+			p.work = func(context.Context) { <-end }
+			p.config.Callbacks.OnStoppedLeading = func() { close(end) } // os.Exit
+		})
+		f.await(time.Second, nil)
+		b := f.start("b")
+		f.pass(10 * time.Second)
+		begin := time.Now()
+		a.stop()
+		<-a.done
+		f.await(time.Second, a)
+		require.Less(t, time.Since(begin), 1100*time.Millisecond)
+		require.Less(t, a.at(&a.ended).Sub(b.at(&b.began)).Abs(), 50*time.Millisecond, "exited as the next one begins")
+	})
+}
+
+func TestWorkThatStopsByAnotherContextWithinASecondIsWaitedFor(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		signal, stop := context.WithCancel(f.Context())
+		a := f.start("a", func(p *program) {
+			p.work = func(context.Context) { <-signal.Done() }
+			p.drain = 500 * time.Millisecond
+		})
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(10 * time.Second)
+		stop()
+		a.stop()
+		f.await(time.Second, a)
+	})
+}
+
+func TestWorkThatAsksThroughAContextOfItsOwnIsWaitedFor(t *testing.T) {
+	type key struct{}
+	for name, derive := range map[string]func(ctx context.Context) context.Context{
+		"WithCancel": func(ctx context.Context) context.Context { c, cancel := context.WithCancel(ctx); _ = cancel; return c },
+		"WithValue":  func(ctx context.Context) context.Context { return context.WithValue(ctx, key{}, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, func(f *fleet) {
+				a := f.start("a", drains(5*time.Second), func(p *program) {
+					p.work = func(ctx context.Context) { <-derive(ctx).Done() }
+				})
+				f.await(time.Second, nil)
+				f.start("b")
+				f.pass(10 * time.Second)
+				a.stop()
+				f.await(10*time.Second, a)
+			})
+		})
+	}
+}
+
+// backgrounds makes a program that returns from OnStartedLeading at once and works in a goroutine.
+func backgrounds(p *program) {
+	p.config.Callbacks.OnStartedLeading = func(ctx context.Context) { go p.lead(ctx) }
+}
+
+func TestACallbackThatReturnsAtOnceGoesOnLeading(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		a := f.start("a", backgrounds)
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(10 * time.Minute)
+		require.Equal(t, a, f.leader())
+		require.Equal(t, 1, a.terms)
+		a.stop()
+		f.await(50*time.Millisecond, a)
+	})
+}
+
+func TestACallbackThatReturnedAtOnceIsToldOfALossAtOnce(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		defer lock.SetExit(func(int) { t.Error("exits, though the callback has returned") })()
+		a := f.start("a", backgrounds, drains(4*time.Second))
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(20 * time.Second)
+		a.client.Partition(electortest.Both)
+		f.await(30*time.Second, a) // and never two
+		require.False(t, a.at(&a.ended).IsZero())
+	})
+}
+
+// The Elector would release the Lease when the API answers again, for its own callback has returned.
+func TestALostTermWhoseWorkIsNotJoinedIsNotReleased(t *testing.T) {
+	for name, start := range map[string]func(f *fleet) *program{
+		"Upgrade": func(f *fleet) *program { return f.start("a", backgrounds, drains(4*time.Second)) },
+		"New":     func(f *fleet) *program { return f.startOnNew("a", drains(4*time.Second)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, func(f *fleet) {
+				a := start(f)
+				f.await(time.Second, nil)
+				b := f.start("b")
+				f.pass(20 * time.Second)
+				a.client.Intercept(func(electortest.Request) electortest.Fault {
+					return electortest.Fault{Err: electortest.Unavailable()}
+				})
+				renewed := f.lease().Spec.RenewTime.Time
+				f.pass(10*time.Second - time.Since(renewed) + 100*time.Millisecond)
+				require.False(t, a.at(&a.told).IsZero())
+				a.client.Intercept(nil)
+				f.await(30*time.Second, a)
+				require.Greater(t, b.at(&b.began).Sub(renewed), 14900*time.Millisecond)
+			})
+		})
+	}
+}
+
+func TestWorkThatOutlastsALossEndsTheProcessBeforeAnotherLeads(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		end := make(chan struct{})
+		var code atomic.Int32
+		defer lock.SetExit(func(c int) { code.Store(int32(c)); close(end) })()
+		a := f.start("a", func(p *program) { p.work = func(ctx context.Context) { <-ctx.Done(); <-end } })
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(20 * time.Second)
+		a.client.Partition(electortest.Both)
+		f.await(30*time.Second, a)
+		require.EqualValues(t, 1, code.Load())
+	})
+}
+
+func TestOnNewOnOverrunIsCalledAfterALossUnlessTheProcessHasEnded(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		p := f.prepare("a")
+		overrun := make(chan time.Time, 1)
+		l, err := lock.New(p.client.CoordinationV1(), elector.Options{
+			Namespace: namespace, Name: name, Identity: "a", OnOverrun: func(elector.Term) { overrun <- time.Now() },
+		})
+		require.NoError(t, err)
+		p.lock, p.config.Lock = l, l
+		p.config.RenewDeadline, p.config.RetryPeriod = lock.RenewDeadline, lock.RetryPeriod
+		p.launch()
+		f.await(time.Second, nil)
+		f.pass(20 * time.Second)
+		p.client.Partition(electortest.Both)
+		renewed := f.lease().Spec.RenewTime.Time
+		took := (<-overrun).Sub(renewed)
+		require.InDelta(t, 13.75, took.Seconds(), 0.01)
+		require.Error(t, l.Elector().Check(nil))
+		p.client.Partition(electortest.NoPartition)
+		f.pass(time.Minute)
+		p.run() // a program that lives on: what was waited for is over
+		f.await(time.Minute, nil)
+		require.Equal(t, 2, p.terms)
+	})
+}
+
+func TestWithoutReleaseOnCancelTheLeaseIsKeptWhileWorkDrains(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		a := f.start("a", drains(time.Minute), func(p *program) { p.config.ReleaseOnCancel = false })
+		f.await(time.Second, nil)
+		b := f.start("b")
+		f.pass(10 * time.Second)
+		a.stop()
+		<-a.done
+		require.Equal(t, a, f.leader(), "client-go does not wait for it")
+		f.await(2*time.Minute, a)
+		took := b.at(&b.began).Sub(a.at(&a.ended))
+		require.Greater(t, took, 11*time.Second, "not released")
+		require.Less(t, took, 15100*time.Millisecond)
+	})
+}

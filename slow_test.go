@@ -1,0 +1,178 @@
+package elector_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/elector-go/elector/electortest"
+)
+
+// L3: slow answers, stalls and outages.
+
+// slow makes every answer to r late by d: of requests alone, or of watch events too.
+func slow(r *replica, d time.Duration, events bool) {
+	if events {
+		r.client.SetLatency(d)
+		return
+	}
+	r.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{After: d - roundTrip} })
+}
+
+// ledFor is for how long of the world's time a callback has run.
+func (w *world) ledFor() (led time.Duration) {
+	for _, s := range w.spans() {
+		end := s.end
+		if end.IsZero() {
+			end = time.Now()
+		}
+		led += end.Sub(s.begin)
+	}
+	return led
+}
+
+func TestAnAPIThatTakesUpToHalfOfRenewDeadlineForEveryAnswerIsLedOn(t *testing.T) {
+	for _, d := range []time.Duration{1, 3500, 4000, 4900} {
+		for _, events := range []bool{false, true} {
+			t.Run(fmt.Sprint(d*time.Millisecond, " ", events), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					for _, who := range []string{"a", "b", "c"} {
+						slow(w.join(who), d*time.Millisecond, events)
+					}
+					w.awaitLeader(3*d*time.Millisecond + 100*time.Millisecond)
+					time.Sleep(10 * time.Minute)
+					w.oneTerm()
+				})
+			})
+		}
+	}
+}
+
+func TestAnAPIThatBecomesSlowCostsNoTerm(t *testing.T) {
+	for _, d := range []time.Duration{3500, 4000, 4900} {
+		inWorld(t, func(w *world) {
+			replicas := []*replica{w.join("a"), w.join("b"), w.join("c")}
+			w.awaitLeader(time.Second)
+			time.Sleep(time.Minute + d*7/3*time.Millisecond)
+			for _, r := range replicas {
+				slow(r, d*time.Millisecond, true)
+			}
+			time.Sleep(10 * time.Minute)
+			for _, r := range replicas {
+				slow(r, roundTrip, true)
+			}
+			time.Sleep(time.Minute)
+			w.oneTerm()
+		})
+	}
+}
+
+func TestATermThatCannotBeRenewedInTimeIsNotBegun(t *testing.T) {
+	for _, d := range []time.Duration{6000, 8000} {
+		inWorld(t, func(w *world) {
+			replicas := []*replica{w.join("a"), w.join("b"), w.join("c")}
+			for _, r := range replicas {
+				slow(r, d*time.Millisecond, true)
+			}
+			time.Sleep(10 * time.Minute)
+			assert.Empty(w, w.spans(), "at %v an answer leadership would last for moments", d*time.Millisecond)
+			for _, r := range replicas {
+				slow(r, roundTrip, true)
+			}
+			w.awaitLeader(35 * time.Second)
+		})
+	}
+}
+
+func TestOneStallOfSevenAndAHalfSecondsCostsNoTerm(t *testing.T) {
+	for i := range 40 {
+		inWorld(t, func(w *world) {
+			a := w.join("a")
+			w.awaitLeader(time.Second)
+			w.join("b")
+			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
+			a.client.Partition(electortest.Both)
+			time.Sleep(7500 * time.Millisecond)
+			a.client.Partition(electortest.NoPartition)
+			time.Sleep(time.Minute)
+			w.oneTerm()
+		})
+	}
+}
+
+func TestErrorsForAlmostEightSecondsCostNoTerm(t *testing.T) {
+	for i := range 40 {
+		inWorld(t, func(w *world) {
+			a := w.join("a")
+			w.awaitLeader(time.Second)
+			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
+			a.client.Intercept(func(electortest.Request) electortest.Fault {
+				return electortest.Fault{Err: electortest.InternalError()}
+			})
+			time.Sleep(7900 * time.Millisecond)
+			a.client.Intercept(nil)
+			time.Sleep(time.Minute)
+			w.oneTerm()
+		})
+	}
+}
+
+func TestAtMostTwoAttemptsAreUnderWayAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		most := 0
+		counting := a.client
+		under := make(chan int, 1000)
+		n := 0
+		counting.Intercept(func(r electortest.Request) electortest.Fault {
+			if r.Verb != "watch" {
+				n++
+				under <- n
+			}
+			return electortest.Fault{LoseRequest: true}
+		})
+		time.Sleep(9 * time.Second)
+		counting.Intercept(nil)
+		close(under)
+		for n := range under {
+			most = max(most, n)
+		}
+		assert.Less(w, most, 15, "requests during a stall of nine seconds")
+		assert.Greater(w, most, 2)
+	})
+}
+
+func TestALateReplyOfAnAttemptThatAnotherOneOvertookChangesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		late := false
+		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+			if n == 1 {
+				late = true
+				return electortest.Fault{After: 6 * time.Second}
+			}
+			return electortest.Fault{}
+		}))
+		time.Sleep(time.Minute)
+		require.True(w, late)
+		w.oneTerm()
+		until := w.last().term.ValidUntil()
+		assert.Greater(w, time.Until(until), 7*time.Second, "renewed by the attempts after it")
+	})
+}
+
+func TestAQuietLeaderSendsOneRenewalEveryRetryPeriod(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		before := w.api.Requests("a", "")
+		time.Sleep(10 * time.Minute)
+		assert.InDelta(w, 300, w.api.Requests("a", "")-before, 5)
+	})
+}

@@ -1,0 +1,150 @@
+package elector_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
+)
+
+// S12: a process proven dead binds nobody. In virtual time a process cannot die, so these tests put a dead one's file in
+// place; e2e kills real ones.
+
+func inDir(dir string) option { return with(func(o *elector.Options) { o.StateDir = dir }) }
+
+func stateFile(dir string) string { return filepath.Join(dir, namespace+"_"+name+".lease") }
+
+// left is a StateDir as a process leaves it behind that was killed while it led, and the Lease that it held.
+func (w *world) left(dir string) {
+	a := w.join("a", inDir(dir))
+	w.awaitLeader(time.Second)
+	time.Sleep(time.Minute)
+	a.crash()
+	data, err := os.ReadFile(stateFile(dir))
+	require.NoError(w, err)
+	require.NoError(w, os.Remove(stateFile(dir))) // a goes on to hold its lock, on a file that has no name any more
+	require.NoError(w, os.WriteFile(stateFile(dir), data, 0o600))
+	w.lenient = true
+}
+
+func TestAProcessThatIsProvenDeadIsNotWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.left(dir)
+		w.join("other") // without the proof it has to wait
+		time.Sleep(100 * time.Millisecond)
+		again := w.join("again", inDir(dir))
+		w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+	})
+}
+
+func TestWithoutProofADeadProcessIsWaitedFor(t *testing.T) {
+	for what, spoil := range map[string]func(w *world, dir string){
+		"a torn file": func(w *world, dir string) {
+			data, err := os.ReadFile(stateFile(dir))
+			require.NoError(w, err)
+			require.NoError(w, os.WriteFile(stateFile(dir), data[:len(data)/2], 0o600))
+		},
+		"an empty file": func(w *world, dir string) { require.NoError(w, os.WriteFile(stateFile(dir), nil, 0o600)) },
+		"no file":       func(w *world, dir string) { require.NoError(w, os.Remove(stateFile(dir))) },
+		"another record": func(w *world, _ string) {
+			now := metav1.NowMicro()
+			w.kubectl(func(l *coordinationv1.Lease) {
+				l.Spec.HolderIdentity, l.Spec.AcquireTime, l.Spec.RenewTime = ptr.To("x"), &now, &now
+			})
+		},
+		"another term of that process": func(w *world, _ string) {
+			now := metav1.NowMicro()
+			w.kubectl(func(l *coordinationv1.Lease) { l.Spec.AcquireTime, l.Spec.RenewTime = &now, &now })
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			inWorld(t, func(w *world) {
+				w.left(dir)
+				spoil(w, dir)
+				began := time.Now()
+				again := w.join("again", inDir(dir))
+				w.within(20*time.Second, "it leads", func() bool { return w.leader() == again })
+				assert.Greater(w, time.Since(began), 10*time.Second)
+			})
+		})
+	}
+}
+
+func TestTheProofEndsOnceAnotherRecordIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.left(dir)
+		dead := w.lease().Spec
+		now := metav1.NowMicro()
+		w.kubectl(func(l *coordinationv1.Lease) {
+			l.Spec.HolderIdentity, l.Spec.AcquireTime, l.Spec.RenewTime = ptr.To("x"), &now, &now
+		})
+		again := w.join("again", inDir(dir))
+		time.Sleep(time.Second)
+		data, err := os.ReadFile(stateFile(dir))
+		require.NoError(w, err)
+		assert.NotContains(w, string(data), `"a"`, "nor does the file prove it any more")
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec = dead })
+		time.Sleep(10 * time.Second)
+		assert.NotSame(w, again, w.leader(), "x was promised 15 s")
+	})
+}
+
+func TestALiveProcessWithTheSameDirectoryIsReportedAndWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.join("a", inDir(dir))
+		w.awaitLeader(time.Second)
+		b := w.join("b", inDir(dir))
+		time.Sleep(time.Minute)
+		w.oneTerm()
+		assert.Equal(w, 1, count(b.log(), "Another process has locked the file"))
+	})
+}
+
+func TestACrashBetweenTheFileAndTheWriteLosesNoProof(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.left(dir)
+		b := w.api.Client("b")
+		b.SetLatency(roundTrip)
+		b.Intercept(electortest.On(electortest.Fault{LoseRequest: true}, "update"))
+		w.joinOver(b.CoordinationV1(), b, "b", inDir(dir))
+		time.Sleep(time.Second) // b has written the file, and its write is lost
+		data, err := os.ReadFile(stateFile(dir))
+		require.NoError(w, err)
+		assert.Contains(w, string(data), `"a"`)
+		assert.Contains(w, string(data), `"b"`)
+		require.NoError(w, os.Remove(stateFile(dir)))
+		require.NoError(w, os.WriteFile(stateFile(dir), data, 0o600))
+		again := w.join("again", inDir(dir))
+		w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+	})
+}
+
+func TestAStateDirThatCannotBeUsedIsAnErrorOfNew(t *testing.T) {
+	readOnly := t.TempDir()
+	require.NoError(t, os.Chmod(readOnly, 0o500))
+	dirs := []string{filepath.Join(t.TempDir(), "missing")}
+	if os.Geteuid() != 0 { // root may write everywhere
+		dirs = append(dirs, readOnly)
+	}
+	for _, dir := range dirs {
+		_, err := elector.New(electortest.NewServer().Client("a").CoordinationV1(), elector.Options{
+			Namespace: namespace, Name: name, StateDir: dir, Run: nil,
+		})
+		assert.ErrorContains(t, err, "Options.StateDir: it must be a directory that exists and can be written to")
+		assert.ErrorContains(t, err, "Options.Run", "with all other mistakes")
+	}
+}

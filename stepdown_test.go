@@ -1,0 +1,154 @@
+package elector_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/elector-go/elector"
+)
+
+// L7, L8, and stepping down in a fleet that polls.
+
+const annotation = "elector-go.github.io/step-down"
+
+func (w *world) annotate(value string) {
+	w.Helper()
+	w.kubectl(func(l *coordinationv1.Lease) {
+		if l.Annotations == nil {
+			l.Annotations = map[string]string{}
+		}
+		l.Annotations[annotation] = value
+	})
+}
+
+func TestAnAnnotationAsksTheHolderToStepDown(t *testing.T) {
+	for _, watches := range []bool{true, false} {
+		inWorld(t, func(w *world) {
+			a := w.join("a", draining(time.Second))
+			w.awaitLeader(time.Second)
+			b := w.join("b")
+			if !watches {
+				for _, r := range []*replica{a, b} {
+					r.client.ForbidWatch(true)
+					r.client.CloseWatches()
+				}
+			}
+			time.Sleep(time.Minute)
+			w.annotate("")
+			w.within(10*time.Second, "b leads", func() bool { return w.leader() == b })
+			assert.Equal(w, "asked to step down", reason(w.spans()[0].cause))
+			w.pass(time.Minute)
+			assert.NotContains(w, w.lease().Annotations, annotation, "the write that wins removes it")
+			assert.Len(w, w.spans(), 2)
+		})
+	}
+}
+
+func TestAnAnnotationThatNamesACandidateIsATransfer(t *testing.T) {
+	for range 10 {
+		inWorld(t, func(w *world) {
+			w.join("a", with(func(o *elector.Options) { o.Identity = "pod-a_1" }))
+			w.awaitLeader(time.Second)
+			for _, who := range []string{"b", "c", "d"} {
+				w.join(who, with(func(o *elector.Options) { o.Identity = "pod-" + who + "_1" }))
+			}
+			time.Sleep(time.Minute)
+			w.annotate("pod-c")
+			w.within(100*time.Millisecond, "c leads", func() bool { return w.leader() != nil && w.leader().name == "c" })
+		})
+	}
+}
+
+func TestATransferToNobodyIsAHandOverAfterAWhile(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		w.annotate("nobody-here")
+		took := w.within(4*time.Second, "another leads", func() bool { return w.leader() == b })
+		assert.Greater(w, took, 3*time.Second, "it was left to the one that was named")
+		require.NotSame(w, a, w.leader())
+	})
+}
+
+func TestATransferToTheHolderIsOnlyRemoved(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		w.join("b")
+		time.Sleep(time.Minute)
+		w.annotate("a")
+		w.pass(100 * time.Millisecond)
+		assert.NotContains(w, w.lease().Annotations, annotation)
+		w.oneTerm()
+	})
+}
+
+func TestAnAnnotationWhileTheCallbackDrainsChangesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a", draining(5*time.Second))
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		w.annotate("")
+		time.Sleep(time.Second)
+		w.annotate("b")
+		time.Sleep(time.Second)
+		w.annotate("")
+		w.within(4*time.Second, "b leads", func() bool { return w.leader() == b })
+		require.NoError(w, a.el.Check(nil))
+	})
+}
+
+func TestTwoStepDownsInARowWithoutWatchLeaveNobodySittingOut(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.join("a"), w.join("b")
+		for _, r := range []*replica{a, b} {
+			r.client.ForbidWatch(true)
+			r.client.CloseWatches()
+		}
+		time.Sleep(time.Minute)
+		for range 2 {
+			first := w.leader()
+			require.NoError(w, first.el.StepDown(w.Context()))
+			w.awaitLeader(3*time.Second, first)
+		}
+	})
+}
+
+func TestAFreeLeaseGoesToThoseWhoDoNotYield(t *testing.T) {
+	for range 60 {
+		inWorld(t, func(w *world) {
+			old := with(func(o *elector.Options) { o.Yield = func() time.Duration { return 100 * time.Millisecond } })
+			pods := []*replica{w.join("old-1", old)}
+			w.awaitLeader(time.Second)
+			pods = append(pods, w.join("old-2", old), w.join("old-3", old))
+			time.Sleep(time.Minute)
+			for i, name := range []string{"new-1", "new-2", "new-3"} { // a rolling update with maxSurge 1
+				w.join(name)
+				time.Sleep(5 * time.Second)
+				pods[i].stop()
+				require.NoError(w, pods[i].awaitEnd(time.Second))
+				time.Sleep(5 * time.Second)
+			}
+			assert.Len(w, w.spans(), 2, "leadership moves once")
+		})
+	}
+}
+
+func TestIfAllYieldTheShortestLeads(t *testing.T) {
+	inWorld(t, func(w *world) {
+		yield := func(d time.Duration) option {
+			return with(func(o *elector.Options) { o.Yield = func() time.Duration { return d } })
+		}
+		b := w.join("b", yield(300*time.Millisecond))
+		w.join("a", yield(600*time.Millisecond))
+		took := w.within(time.Second, "b leads", func() bool { return w.leader() == b })
+		assert.Greater(w, took, 300*time.Millisecond)
+	})
+}
