@@ -64,11 +64,17 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	t.Parallel()
-	s := &stage{t: t, namespace: strings.ToLower(t.Name())[:min(63, len(t.Name()))], kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	s := &stage{t: t, namespace: namespaceOf(t), kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
 	require.NoError(t, shared.CreateNamespace(t.Context(), s.namespace))
 	require.NoError(t, shared.GrantLeases(t.Context(), user, s.namespace, "get", "create", "update", "watch", "patch"))
 	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
 	return s
+}
+
+// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ.
+func namespaceOf(t *testing.T) string {
+	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	return strings.Trim(name[max(0, len(name)-63):], "-")
 }
 
 // A replica is an elector process, and the lines that it and its program have written.
