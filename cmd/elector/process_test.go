@@ -313,9 +313,6 @@ func TestAForkThatOutlivesItsParentIsGoneBeforeTheRelease(t *testing.T) {
 	for name, fork := range map[string]string{"InTheGroup": "sleep 999 &", "ADaemon": "setsid sleep 999 &"} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
-			s.namespace = strings.ReplaceAll(s.namespace, "/", "-")
-			require.NoError(t, shared.CreateNamespace(t.Context(), s.namespace))
-			require.NoError(t, shared.GrantLeases(t.Context(), user, s.namespace, "get", "create", "update", "watch"))
 			r := s.run(fork + ` echo child=$!; sleep 0.5; exit 7`)
 			child := r.pid("child")
 			require.Equal(t, 7, r.exitCode())
