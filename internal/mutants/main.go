@@ -34,7 +34,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if *write != "" {
-		table := "| rule | broken by | noticed by |\n|---|---|---|\n" + strings.Join(rows, "")
+		table := heading + strings.Join(rows, "")
 		if err := os.WriteFile(*write, []byte(table), 0o644); err != nil {
 			log.Fatal(err)
 		}
@@ -45,6 +45,15 @@ func main() {
 }
 
 const survived = "**survived**"
+
+const heading = `# Mutants
+
+Each rule of [PROTOCOL.md](../../PROTOCOL.md) broken on purpose, one at a time, and the first test that notices; others may
+notice too. Written by ` + "`go run ./internal/mutants -write internal/mutants/TABLE.md`" + `.
+
+| rule | broken by | noticed by |
+|---|---|---|
+`
 
 // runAll runs the chosen mutants, n at once, and returns their rows of the table.
 func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
