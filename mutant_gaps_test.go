@@ -124,3 +124,12 @@ func TestAWinThatWasNotLedOnProvesNothingOnceAnothersRecordWasSeen(t *testing.T)
 		{at: 2 * s, does: "the old record comes back", see: &again, want: waits(17 * s)},
 	})
 }
+
+func TestAReleaseThatWasAnsweredIsDoneWhateverAPolicyMadeOfIt(t *testing.T) {
+	mine := record{version: 4, holder: "me", seconds: 15, acquired: 400, renewed: 401}
+	answer := record{version: 5, seconds: 10, acquired: 400, renewed: 900} // neither its duration nor its times are a release's
+	run(t, []step{
+		{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
+		{at: s, does: "the answer", see: &answer, wins: true, want: now(done)},
+	})
+}
