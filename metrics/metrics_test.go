@@ -42,6 +42,7 @@ type replica struct {
 	client  *electortest.Client
 	numbers *metrics.Collector
 	reg     *prometheus.Registry
+	sick    atomic.Bool // what Options.Healthy says
 	stop    context.CancelFunc
 	done    chan struct{}
 }
@@ -69,6 +70,12 @@ func (s *shop) join(who string, change ...func(*elector.Options)) *replica {
 	opts := elector.Options{
 		Namespace: lease.Namespace, Name: lease.Name, Identity: who, Metrics: r.numbers,
 		Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
+		Healthy: func(context.Context) error {
+			if r.sick.Load() {
+				return errors.New("sick")
+			}
+			return nil
+		},
 	}
 	for _, c := range change {
 		c(&opts)
@@ -200,7 +207,7 @@ func TestALostTermIsCountedByItsReason(t *testing.T) {
 			l, err := kubectl.Get(s.Context(), lease.Name, metav1.GetOptions{})
 			require.NoError(s, err)
 			now := metav1.NowMicro()
-			l.Spec.HolderIdentity, l.Spec.AcquireTime = &holder, &now
+			l.Spec.HolderIdentity, l.Spec.AcquireTime, l.Spec.RenewTime = &holder, &now, &now
 			_, err = kubectl.Update(s.Context(), l, metav1.UpdateOptions{})
 			require.NoError(s, err)
 		}
@@ -210,6 +217,15 @@ func TestALostTermIsCountedByItsReason(t *testing.T) {
 		"duplicate_identity": takeOver("a"),
 		"deadline_passed":    func(_ *shop, leader *replica) { leader.client.Partition(electortest.Both) },
 		"stepped_down":       func(s *shop, leader *replica) { require.NoError(s, leader.el.StepDown(s.Context())) },
+		"unhealthy":          func(_ *shop, leader *replica) { leader.sick.Store(true) },
+		"requested": func(s *shop, _ *replica) {
+			kubectl := s.api.Client("kubectl").CoordinationV1().Leases(lease.Namespace)
+			l, err := kubectl.Get(s.Context(), lease.Name, metav1.GetOptions{})
+			require.NoError(s, err)
+			metav1.SetMetaDataAnnotation(&l.ObjectMeta, "elector-go.github.io/step-down", "")
+			_, err = kubectl.Update(s.Context(), l, metav1.UpdateOptions{})
+			require.NoError(s, err)
+		},
 		"deleted": func(s *shop, leader *replica) {
 			leader.client.Intercept(func(r electortest.Request) (f electortest.Fault) {
 				if r.Verb == "create" {
@@ -225,7 +241,7 @@ func TestALostTermIsCountedByItsReason(t *testing.T) {
 			inShop(t, func(s *shop) {
 				leader := s.join("a")
 				time.Sleep(20 * time.Second)
-				for _, other := range []string{"taken_over", "deleted", "deadline_passed", "stepped_down", "duplicate_identity"} {
+				for _, other := range []string{"taken_over", "deleted", "deadline_passed", "stepped_down", "duplicate_identity", "unhealthy", "requested"} {
 					require.Zero(s, leader.counter("elector_lost_terms_total", "reason="+other), "it is there before the first one")
 				}
 				cause(s, leader)
@@ -246,17 +262,50 @@ func TestARenewalIsObservedWithItsLatencyAndWhatWasLeft(t *testing.T) {
 				time.Sleep(setting.deadline * time.Second * 10)
 
 				latency := r.histogram("elector_renewal_latency_seconds")
-				require.InDelta(s, 29, latency.GetSampleCount(), 2, "three in a RenewDeadline")
+				interval := min(setting.retry.Seconds(), setting.deadline.Seconds()/3)
+				deadlines := setting.deadline.Seconds() / interval
+				require.InDelta(s, 10*deadlines, latency.GetSampleCount(), 2, "a renewal each RetryPeriod, and at least three in a RenewDeadline")
 				require.Equal(s, latency.GetSampleCount(), atMost(s, latency, .005), "4 ms each")
 				require.Zero(s, atMost(s, latency, .002))
 
 				left := r.histogram("elector_renewal_left_ratio")
 				require.Equal(s, latency.GetSampleCount(), left.GetSampleCount())
-				require.InDelta(s, 2.0/3, left.GetSampleSum()/float64(left.GetSampleCount()), .005, "whatever the settings are")
+				require.InDelta(s, 1-1/deadlines, left.GetSampleSum()/float64(left.GetSampleCount()), .005)
 				require.Zero(s, atMost(s, left, .65))
 			})
 		})
 	}
+}
+
+func TestADrainShowsSinceWhen(t *testing.T) {
+	inShop(t, func(s *shop) {
+		r := s.join("a", func(o *elector.Options) {
+			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(5 * time.Minute); return nil }
+		})
+		time.Sleep(20 * time.Second)
+		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue(), "while the work is not asked to stop")
+		r.stop()
+		time.Sleep(2 * time.Minute)
+		require.InDelta(s, 120, r.scrape("elector_draining_seconds").GetGauge().GetValue(), 1)
+		time.Sleep(4 * time.Minute)
+		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue(), "when it has returned")
+	})
+}
+
+func TestAnAttemptWithoutAnAnswerLeavesAThirdOfRenewDeadline(t *testing.T) {
+	inShop(t, func(s *shop) {
+		r := s.join("a")
+		time.Sleep(21 * time.Second)
+		lose := true
+		r.client.Intercept(func(q electortest.Request) electortest.Fault {
+			defer func() { lose = lose && q.Verb != "update" }()
+			return electortest.Fault{LoseReply: lose && q.Verb == "update"}
+		})
+		time.Sleep(30 * time.Second)
+		left := r.histogram("elector_renewal_left_ratio")
+		require.EqualValues(s, 1, atMost(s, left, .5))
+		require.Zero(s, atMost(s, left, .3))
+	})
 }
 
 func TestARenewalNearTheDeadlineIsSeen(t *testing.T) {
@@ -331,7 +380,7 @@ func TestRequestsAreCountedByVerbAndOutcome(t *testing.T) {
 		require.NotZero(s, r.counter("elector_requests_total", "verb=get", "outcome=not_found"))
 		require.Equal(s, 1.0, r.counter("elector_requests_total", "verb=create", "outcome=success"))
 		require.Equal(s, 1.0, r.counter("elector_requests_total", "verb=watch", "outcome=success"))
-		require.InDelta(s, 6, r.counter("elector_requests_total", "verb=update", "outcome=success"), 1)
+		require.InDelta(s, 9, r.counter("elector_requests_total", "verb=update", "outcome=success"), 1)
 
 		r.client.Intercept(func(q electortest.Request) electortest.Fault {
 			return electortest.Fault{Err: electortest.Forbidden(q.Verb)}
