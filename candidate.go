@@ -78,6 +78,7 @@ func (c *candidate) close() {
 // standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
 func (c *candidate) standBy(ctx context.Context) bool {
 	c.own = c.own.afterwards(c.seen, c.identity)
+	c.log.Info("Campaigning")
 	for ctx.Err() == nil {
 		c.proveDead()
 		now := time.Now()
