@@ -103,3 +103,33 @@ func TestAPutBackOfThePastIsForNobody(t *testing.T) {
 	own = own.saw(o, "me")
 	assert.Equal(t, idle, decide(cfg, o, own, at(s)).do, "another's was seen in this term (S6)")
 }
+
+func TestAHolderBlankedOutForAFewSecondsFreesNobody(t *testing.T) {
+	theirs := record{version: 1, holder: "them", seconds: 15, acquired: 100, renewed: 100}
+	blanked := record{version: 3, seconds: 5, acquired: 100, renewed: 200} // after a renewal that was not seen
+	run(t, []step{
+		{does: "see", see: &theirs, want: waits(15 * s)},
+		{at: s, does: "blanked out, and shortened", see: &blanked, want: waits(16 * s)},
+	})
+}
+
+func TestAWinThatWasNotLedOnProvesNothingOnceAnothersRecordWasSeen(t *testing.T) {
+	mine := record{version: 4, holder: "me", seconds: 15, acquired: 400, renewed: 401}
+	theirs := record{version: 5, holder: "them", seconds: 15, acquired: 900, renewed: 901}
+	again := mine
+	again.version = 6
+	run(t, []step{
+		{does: "win", see: &mine, wins: true, want: now(lead)},
+		{at: s, does: "another's", see: &theirs, want: waits(16 * s)},
+		{at: 2 * s, does: "the old record comes back", see: &again, want: waits(17 * s)},
+	})
+}
+
+func TestAReleaseThatWasAnsweredIsDoneWhateverAPolicyMadeOfIt(t *testing.T) {
+	mine := record{version: 4, holder: "me", seconds: 15, acquired: 400, renewed: 401}
+	answer := record{version: 5, seconds: 10, acquired: 400, renewed: 900} // neither its duration nor its times are a release's
+	run(t, []step{
+		{does: "win", see: &mine, wins: true, tell: in(releasing), want: now(release)},
+		{at: s, does: "the answer", see: &answer, wins: true, want: now(done)},
+	})
+}

@@ -34,7 +34,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if *write != "" {
-		table := "| rule | broken by | noticed by |\n|---|---|---|\n" + strings.Join(rows, "")
+		table := heading + strings.Join(rows, "")
 		if err := os.WriteFile(*write, []byte(table), 0o644); err != nil {
 			log.Fatal(err)
 		}
@@ -45,6 +45,15 @@ func main() {
 }
 
 const survived = "**survived**"
+
+const heading = `# Mutants
+
+Each rule of [PROTOCOL.md](../../PROTOCOL.md) broken on purpose, one at a time, and the first test that notices; others may
+notice too. Written by ` + "`go run ./internal/mutants -write internal/mutants/TABLE.md`" + `.
+
+| rule | broken by | noticed by |
+|---|---|---|
+`
 
 // runAll runs the chosen mutants, n at once, and returns their rows of the table.
 func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
@@ -122,7 +131,7 @@ const guardNothing = "TestFigures|TestBenchmarks|TestCost|TestTheReadme"
 // run runs the tests with mutant i, and returns the first one that fails.
 func run(dir string, i int, skip string) (noticed string) {
 	for _, tests := range stages {
-		if out, err := test(dir, i, "-test.failfast", "-test.run", tests, "-test.skip", skip); err != nil {
+		if out, err := test(dir, i, "-test.v", "-test.failfast", "-test.run", tests, "-test.skip", skip); err != nil {
 			return firstFailure(out)
 		}
 	}
@@ -170,10 +179,14 @@ func firstFailure(out []byte) string {
 	if name := running.FindSubmatch(out); name != nil {
 		return string(name[1]) + " (does not end)"
 	}
-	return "the run ends in a panic or out of memory"
+	if names := started.FindAllSubmatch(out, -1); len(names) > 0 {
+		return string(names[len(names)-1][1]) + " (crashes)"
+	}
+	return "the run ends before its first test"
 }
 
 var (
 	failures = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	started  = regexp.MustCompile(`(?m)^=== RUN +([^/\s]+)$`)
 	running  = regexp.MustCompile(`running tests:\n\t+(\S+)`)
 )
