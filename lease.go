@@ -138,6 +138,7 @@ type observed struct {
 	claim   claim                 // of lease; of the last one when there is none
 	version uint64                // the highest resourceVersion seen, 0 when the API has none to compare
 	at      time.Time             // when this was received
+	since   time.Time             // when the claim or the request to step down was first received as it is
 
 	// expires is the local time until which the record binds everybody but its holder. Zero after a release, and
 	// before anything was seen.
@@ -168,6 +169,10 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
 	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now
+	before, asked := o.transfer()
+	if to, asks := next.transfer(); o.lease == nil || c != o.claim || to != before || asks != asked {
+		next.since = now
+	}
 	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
 	ends := now.Add(max(c.duration(), o.binds))
 	if renewed {
@@ -421,7 +426,7 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 		return hold(c, o, t)
 	case draining:
 		switch {
-		case !t.owns(o, c.identity), o.lease == nil && age(t.sent, now) >= c.leaseDuration:
+		case !t.owns(o, c.identity), (o.lease == nil || o.claim.blank()) && age(t.sent, now) >= c.leaseDuration:
 			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
 		case c.drainLimit > 0 && age(t.drainSince, now) >= c.drainLimit:
 			return decision{do: idle} // the lease is kept no longer (S9)
@@ -466,7 +471,7 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	}
 	at := latest(o.expires, t.sitOut)
 	if to, ok := o.transfer(); ok && to != "" && !names(to, c.identity) {
-		at = latest(at, latest(o.expires, o.at).Add(c.renewDeadline/3)) // another one goes first (L8)
+		at = latest(at, latest(o.expires, o.since).Add(c.renewDeadline/3)) // another one goes first (L8)
 	}
 	return decision{do: acquire, at: at}
 }

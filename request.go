@@ -163,7 +163,9 @@ func (c *candidate) send(do action, now time.Time) {
 	leases := c.connection(k.spare)
 	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
 	if do != get {
-		k.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.mayHaveWritten(c.seen.claim)
+		to, _ := c.seen.transfer()
+		edited := c.seen.lease == nil || c.seen.claim != c.own.wrote || names(to, c.identity)
+		k.repair = do == renew && edited && !c.own.mayHaveWritten(c.seen.claim)
 		k.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		if do == acquire {
 			c.stateDir.record(k.claim) // before the write, or a crash in between would leave no proof (S12)
