@@ -293,6 +293,7 @@ type tenure struct {
 	adopted     int       // writes in a row on top of a win of this candidate that it could not lead on
 	drainSince  time.Time // since when the callback has been asked to stop
 	unfit       bool      // Options.Healthy has failed (L6)
+	pinned      *string   // a request to step down that the API server has kept although a write removed it
 
 	// After StepDown, until sitOut, the Lease is left to others, unless another term than the one that began at gaveUp
 	// was seen since.
@@ -444,11 +445,27 @@ func mustStepDown(c timing, o observed, t tenure) Reason {
 	if t.unfit {
 		return ReasonUnhealthy
 	}
-	if to, ok := o.transfer(); ok && !names(to, c.identity) {
+	if to, ok := o.transfer(); ok && !names(to, c.identity) && !t.isPinned(to) {
 		return ReasonRequested
 	}
 	return 0
 }
+
+// pinning returns the tenure once a write has resulted in lease. If that has a request to step down which the write
+// removed, then a policy has put it there, and not somebody who asks now. Whoever heeded it would give up each term as soon
+// as it begins (L8).
+func (t tenure) pinning(do action, lease *coordinationv1.Lease, identity string) tenure {
+	to, ok := lease.Annotations[stepDownAnnotation]
+	switch {
+	case !ok:
+		t.pinned = nil
+	case do == acquire || do == renew && names(to, identity):
+		t.pinned = &to
+	}
+	return t
+}
+
+func (t tenure) isPinned(to string) bool { return t.pinned != nil && *t.pinned == to }
 
 // campaign decides for a standby.
 func campaign(c timing, o observed, t tenure, now time.Time) decision {
@@ -508,7 +525,7 @@ func hold(c timing, o observed, t tenure) decision {
 	case o.lease == nil || o.claim != t.wrote:
 		// Deleted, edited, or a write of ours whose reply was lost: put it right.
 		return decision{do: renew}
-	case names(to, c.identity):
+	case names(to, c.identity) && !t.isPinned(to):
 		return decision{do: renew} // a transfer to the one that holds it already: nothing to do but remove it
 	default:
 		return decision{do: renew, at: t.sent.Add(c.interval())}

@@ -164,7 +164,7 @@ func (c *candidate) send(do action, now time.Time) {
 	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
 	if do != get {
 		to, _ := c.seen.transfer()
-		edited := c.seen.lease == nil || c.seen.claim != c.own.wrote || names(to, c.identity)
+		edited := c.seen.lease == nil || c.seen.claim != c.own.wrote || names(to, c.identity) && !c.own.isPinned(to)
 		k.repair = do == renew && edited && !c.own.mayHaveWritten(c.seen.claim)
 		k.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		if do == acquire {
@@ -281,7 +281,7 @@ func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time)
 		return
 	}
 	left := max(c.renewDeadline-age(c.own.sent, now), 0)
-	c.own = c.own.applied(k.claim, lease, k.sent)
+	c.own = c.own.applied(k.claim, lease, k.sent).pinning(k.do, lease, c.identity)
 	if !k.repair {
 		c.contested = 0
 	} else {
