@@ -290,7 +290,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 		return now.Add(c.leaseDuration)
 	case acquire:
 		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		free := latest(d.at, c.seen.changed).Add(c.jitter)
+		free := latest(d.at, c.seen.since).Add(c.jitter)
 		if c.opts.Yield != nil && c.seen.holder() != c.identity {
 			free = free.Add(max(c.opts.Yield(), 0))
 		}

@@ -138,11 +138,7 @@ type observed struct {
 	claim   claim                 // of lease; of the last one when there is none
 	version uint64                // the highest resourceVersion seen, 0 when the API has none to compare
 	at      time.Time             // when this was received
-<<<<<<< HEAD
-	changed time.Time             // when it was first received as it is, or first found missing
-=======
 	since   time.Time             // when the claim or the request to step down was first received as it is
->>>>>>> attack
 
 	// expires is the local time until which the record binds everybody but its holder. Zero after a release, and
 	// before anything was seen.
@@ -173,14 +169,9 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
 	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now
-<<<<<<< HEAD
-	if c != o.claim || o.lease == nil {
-		next.changed = now
-=======
 	before, asked := o.transfer()
 	if to, asks := next.transfer(); o.lease == nil || c != o.claim || to != before || asks != asked {
 		next.since = now
->>>>>>> attack
 	}
 	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
 	ends := now.Add(max(c.duration(), o.binds))
@@ -241,7 +232,7 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
 	}
 	if o.lease != nil || !o.known() {
-		o.changed = now
+		o.since = now
 	}
 	o.stale, o.lease, o.at = false, nil, now
 	o.version = max(o.version, version)
@@ -500,11 +491,7 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	}
 	at := latest(o.expires, t.sitOut)
 	if to, ok := o.transfer(); ok && to != "" && !names(to, c.identity) {
-<<<<<<< HEAD
-		at = latest(at, latest(o.expires, o.changed).Add(c.renewDeadline/3)) // another one goes first (L8)
-=======
 		at = latest(at, latest(o.expires, o.since).Add(c.renewDeadline/3)) // another one goes first (L8)
->>>>>>> attack
 	}
 	return decision{do: acquire, at: at}
 }
