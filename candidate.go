@@ -81,6 +81,9 @@ func (c *candidate) standBy(ctx context.Context) bool {
 	c.log.Info("Campaigning")
 	for ctx.Err() == nil {
 		c.proveDead()
+		if c.own.unfit && c.seen.holder() == c.identity && c.own.owns(c.seen, c.identity) {
+			c.handBack()
+		}
 		now := time.Now()
 		d := decide(c.timing, c.seen, c.own, now)
 		if d.do == lead {
@@ -97,6 +100,16 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
 	}
 	return false
+}
+
+// handBack releases a Lease that was won by a write that was under way when this replica became unfit (L6): nobody would
+// use it, and everybody wait for it.
+func (c *candidate) handBack() {
+	c.own.phase = releasing
+	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
+		c.log.Info("Became unhealthy while acquiring the lease, and could not release it; others wait until it expires", "err", err)
+	}
+	c.own = c.own.afterwards(c.seen, c.identity)
 }
 
 // proveDead takes in what the file in StateDir proves, as soon as this process has its lock (S12).
@@ -277,7 +290,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 		return now.Add(c.leaseDuration)
 	case acquire:
 		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		free := latest(d.at, c.seen.at).Add(c.jitter)
+		free := latest(d.at, c.seen.changed).Add(c.jitter)
 		if c.opts.Yield != nil && c.seen.holder() != c.identity {
 			free = free.Add(max(c.opts.Yield(), 0))
 		}

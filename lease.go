@@ -138,6 +138,11 @@ type observed struct {
 	claim   claim                 // of lease; of the last one when there is none
 	version uint64                // the highest resourceVersion seen, 0 when the API has none to compare
 	at      time.Time             // when this was received
+<<<<<<< HEAD
+	changed time.Time             // when it was first received as it is, or first found missing
+=======
+	since   time.Time             // when the claim or the request to step down was first received as it is
+>>>>>>> attack
 
 	// expires is the local time until which the record binds everybody but its holder. Zero after a release, and
 	// before anything was seen.
@@ -168,6 +173,15 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
 	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now
+<<<<<<< HEAD
+	if c != o.claim || o.lease == nil {
+		next.changed = now
+=======
+	before, asked := o.transfer()
+	if to, asks := next.transfer(); o.lease == nil || c != o.claim || to != before || asks != asked {
+		next.since = now
+>>>>>>> attack
+	}
 	// What is seen may be an edit of a renewal that was not. Its holder was then promised what it always is.
 	ends := now.Add(max(c.duration(), o.binds))
 	if renewed {
@@ -225,6 +239,9 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 	if o.lease != nil && version == 0 {
 		// What was deleted may be newer than what was seen. (A watch, with its version, tells every change before.)
 		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
+	}
+	if o.lease != nil || !o.known() {
+		o.changed = now
 	}
 	o.stale, o.lease, o.at = false, nil, now
 	o.version = max(o.version, version)
@@ -288,6 +305,7 @@ type tenure struct {
 	adopted     int       // writes in a row on top of a win of this candidate that it could not lead on
 	drainSince  time.Time // since when the callback has been asked to stop
 	unfit       bool      // Options.Healthy has failed (L6)
+	pinned      *string   // a request to step down that the API server has kept although a write removed it
 
 	// After StepDown, until sitOut, the Lease is left to others, unless another term than the one that began at gaveUp
 	// was seen since.
@@ -421,7 +439,7 @@ func decide(c timing, o observed, t tenure, now time.Time) decision {
 		return hold(c, o, t)
 	case draining:
 		switch {
-		case !t.owns(o, c.identity), o.lease == nil && age(t.sent, now) >= c.leaseDuration:
+		case !t.owns(o, c.identity), (o.lease == nil || o.claim.blank()) && age(t.sent, now) >= c.leaseDuration:
 			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
 		case c.drainLimit > 0 && age(t.drainSince, now) >= c.drainLimit:
 			return decision{do: idle} // the lease is kept no longer (S9)
@@ -439,11 +457,27 @@ func mustStepDown(c timing, o observed, t tenure) Reason {
 	if t.unfit {
 		return ReasonUnhealthy
 	}
-	if to, ok := o.transfer(); ok && !names(to, c.identity) {
+	if to, ok := o.transfer(); ok && !names(to, c.identity) && !t.isPinned(to) {
 		return ReasonRequested
 	}
 	return 0
 }
+
+// pinning returns the tenure once a write has resulted in lease. If that has a request to step down which the write
+// removed, then a policy has put it there, and not somebody who asks now. Whoever heeded it would give up each term as soon
+// as it begins (L8).
+func (t tenure) pinning(do action, lease *coordinationv1.Lease, identity string) tenure {
+	to, ok := lease.Annotations[stepDownAnnotation]
+	switch {
+	case !ok:
+		t.pinned = nil
+	case do == acquire || do == renew && names(to, identity):
+		t.pinned = &to
+	}
+	return t
+}
+
+func (t tenure) isPinned(to string) bool { return t.pinned != nil && *t.pinned == to }
 
 // campaign decides for a standby.
 func campaign(c timing, o observed, t tenure, now time.Time) decision {
@@ -466,7 +500,11 @@ func campaign(c timing, o observed, t tenure, now time.Time) decision {
 	}
 	at := latest(o.expires, t.sitOut)
 	if to, ok := o.transfer(); ok && to != "" && !names(to, c.identity) {
-		at = latest(at, latest(o.expires, o.at).Add(c.renewDeadline/3)) // another one goes first (L8)
+<<<<<<< HEAD
+		at = latest(at, latest(o.expires, o.changed).Add(c.renewDeadline/3)) // another one goes first (L8)
+=======
+		at = latest(at, latest(o.expires, o.since).Add(c.renewDeadline/3)) // another one goes first (L8)
+>>>>>>> attack
 	}
 	return decision{do: acquire, at: at}
 }
@@ -503,7 +541,7 @@ func hold(c timing, o observed, t tenure) decision {
 	case o.lease == nil || o.claim != t.wrote:
 		// Deleted, edited, or a write of ours whose reply was lost: put it right.
 		return decision{do: renew}
-	case names(to, c.identity):
+	case names(to, c.identity) && !t.isPinned(to):
 		return decision{do: renew} // a transfer to the one that holds it already: nothing to do but remove it
 	default:
 		return decision{do: renew, at: t.sent.Add(c.interval())}

@@ -163,7 +163,9 @@ func (c *candidate) send(do action, now time.Time) {
 	leases := c.connection(k.spare)
 	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
 	if do != get {
-		k.repair = do == renew && (c.seen.lease == nil || c.seen.claim != c.own.wrote) && !c.own.mayHaveWritten(c.seen.claim)
+		to, _ := c.seen.transfer()
+		edited := c.seen.lease == nil || c.seen.claim != c.own.wrote || names(to, c.identity) && !c.own.isPinned(to)
+		k.repair = do == renew && edited && !c.own.mayHaveWritten(c.seen.claim)
 		k.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		if do == acquire {
 			c.stateDir.record(k.claim) // before the write, or a crash in between would leave no proof (S12)
@@ -279,7 +281,7 @@ func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time)
 		return
 	}
 	left := max(c.renewDeadline-age(c.own.sent, now), 0)
-	c.own = c.own.applied(k.claim, lease, k.sent)
+	c.own = c.own.applied(k.claim, lease, k.sent).pinning(k.do, lease, c.identity)
 	if !k.repair {
 		c.contested = 0
 	} else {

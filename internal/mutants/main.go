@@ -165,7 +165,7 @@ func failing(dir string) (skip string, err error) {
 // test runs the tests with mutant i, or with none for -1. A mutant may spin without end in a moment of virtual time: its
 // time is bounded, and so is its memory.
 func test(dir string, i int, args ...string) ([]byte, error) {
-	cmd := exec.Command("sh", append([]string{"-c", `ulimit -v 6000000; exec ./mutants.test -test.timeout 90s "$@"`, "mutants"}, args...)...)
+	cmd := exec.Command("sh", append([]string{"-c", `ulimit -v 6000000; exec ./mutants.test -test.timeout 240s "$@"`, "mutants"}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, i))
 	return cmd.CombinedOutput()
