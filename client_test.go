@@ -123,3 +123,28 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	running.Wait()
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
 }
+
+func TestAConnectionThatIsMadeAfterTheLastRunHasEndedIsClosed(t *testing.T) {
+	api := electortest.NewServer()
+	defer api.Close()
+	server := serveCounted(t, serveLeases(api))
+	cfg := server.config()
+	dialing, dial := make(chan struct{}, 10), make(chan struct{})
+	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialing <- struct{}{}
+		<-dial // and net/http goes on to dial for later requests, although this one is given up
+		return new(net.Dialer).DialContext(context.WithoutCancel(ctx), network, address)
+	}
+	e, err := elector.NewForConfig(cfg, elector.Options{Namespace: namespace, Name: name, Run: func(context.Context) error { return nil }})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- e.Run(ctx) }()
+	<-dialing
+	cancel()
+	require.NoError(t, <-ended)
+	close(dial)
+	assert.Eventually(t, func() bool { return server.made.Load() > 0 }, 30*time.Second, 10*time.Millisecond)
+	time.Sleep(200 * time.Millisecond)
+	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 5*time.Second, 10*time.Millisecond, "connections afterwards")
+}

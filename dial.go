@@ -86,6 +86,7 @@ func (c *client) unuse() {
 		return
 	}
 	for _, l := range c.links {
+		l.closed.Add(1)
 		l.dialer.CloseAll()
 	}
 }
@@ -96,6 +97,7 @@ type link struct {
 	leases coordinationv1client.LeasesGetter
 	dialer *connrotation.Dialer
 	dialed atomic.Pointer[time.Time] // when the youngest connection was made
+	closed atomic.Int64              // how often the last Run has ended
 }
 
 func newLink(cfg *rest.Config) (*link, error) {
@@ -126,12 +128,21 @@ func newLink(cfg *rest.Config) (*link, error) {
 	return l, err
 }
 
+// dial makes a connection. net/http goes on to dial when the request is given up, and would keep for ever what it gets
+// after the last Run has ended.
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	closed := l.closed.Load()
 	conn, err := l.dialer.DialContext(ctx, network, address)
-	if now := time.Now(); err == nil {
-		l.dialed.Store(&now)
+	if err != nil {
+		return nil, err
 	}
-	return conn, err
+	if l.closed.Load() != closed {
+		conn.Close()
+		return nil, errNoRun
+	}
+	now := time.Now()
+	l.dialed.Store(&now)
+	return conn, nil
 }
 
 // redial closes the connection, so that the next request opens another, unless it is younger than the request at sent

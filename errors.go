@@ -25,6 +25,7 @@ var (
 	errUnreleased = errors.New("the lease could not be released in time")
 	errOtherLease = errors.New("the answer is not about this Lease: is there a proxy between this process and the API server?")
 	errStuck      = errors.New("requests have not returned although their time was up: a credential plugin or a transport of the client hangs; restart this process")
+	errNoRun      = errors.New("the last Run ended while the connection was made")
 	errNoReply    = fmt.Errorf("no answer within the time limit of an attempt: %w", context.DeadlineExceeded)
 )
 
