@@ -1,8 +1,8 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples figures metrics metrics/alerts e2e
+MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model
+.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model compat importers compat-servers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere.
@@ -11,9 +11,12 @@ test: servers
 	go test -race -timeout 15m -skip '^TestFigures$$' ./...
 	go test -timeout 15m -run '^TestFigures$$' . # hours of virtual time in one goroutine after another: no race to find
 	go -C metrics test -race -timeout 15m ./...
+	go -C operator test -timeout 15m ./...
+	go -C cmd/elector test -timeout 15m ./...
 	go -C examples test -p 4 -timeout 15m ./... # they wait more than they work
 	go -C figures test -timeout 15m ./...
 	go -C metrics/alerts test -timeout 15m ./...
+	$(MAKE) importers
 	$(MAKE) e2e
 
 # The tests of the examples and of e2e under the race detector. Nightly.
@@ -68,3 +71,30 @@ figures:
 # A model of the protocol, checked exhaustively where spin is installed (apt-get install spin).
 model:
 	sh model/run.sh
+
+# What the library adds to the go.mod of an operator on each controller-runtime.
+importers:
+	go run ./internal/compat
+
+# The versions that the README names: operators on each controller-runtime, compiled; the root module with the oldest Go
+# and client-go, which are those in go.mod; with the newest client-go; and on 32 bits.
+OLDEST_GO = go$(shell sed -n 's/^go //p' go.mod)
+NEWEST = v0.37.2
+TESTS = -timeout 30m -skip '^TestFigures$$'
+compat:
+	go run ./internal/compat -build
+	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
+	GOTOOLCHAIN=$(OLDEST_GO) go test $(TESTS) ./...
+	mkdir -p bin && cp go.mod bin/newest.mod && cp go.sum bin/newest.sum
+	go get -modfile=bin/newest.mod k8s.io/client-go@$(NEWEST) k8s.io/api@$(NEWEST) k8s.io/apimachinery@$(NEWEST)
+	go mod tidy -modfile=bin/newest.mod
+	go test -modfile=bin/newest.mod $(TESTS) . ./electortest/... ./lock/...
+	GOARCH=386 CGO_ENABLED=0 go vet ./...
+	GOARCH=386 CGO_ENABLED=0 go test $(TESTS) . ./electortest/... ./lock/...
+
+# Conformance and e2e on the oldest kube-apiserver that builds with today's Go. Building it takes minutes, each time that
+# the build cache does not have it.
+OLDEST_SERVER = v1.31.14
+compat-servers:
+	sh internal/compat/servers.sh $(OLDEST_SERVER) bin/$(OLDEST_SERVER)
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin/$(OLDEST_SERVER) go -C e2e test -count=1 -v -timeout 60m .

@@ -33,6 +33,7 @@ type candidate struct {
 	changes   int           // of the record, as far as seen
 	notBefore time.Time     // no request before then, after a failed one
 	asked     time.Time     // when the last GET was sent that is over
+	asking    bool          // with the next write, a GET is to find out whether the one before was applied
 	doubting  bool          // the next GET is to find out whether the watch still works (L2)
 	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
 	contested int           // writes in a row that were refused as conflicts, or put right what another client had changed
@@ -78,6 +79,7 @@ func (c *candidate) close() {
 // standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
 func (c *candidate) standBy(ctx context.Context) bool {
 	c.own = c.own.afterwards(c.seen, c.identity)
+	c.log.Info("Campaigning")
 	for ctx.Err() == nil {
 		c.proveDead()
 		if c.own.unfit && c.seen.holder() == c.identity && c.own.owns(c.seen, c.identity) {
@@ -289,7 +291,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 		return now.Add(c.leaseDuration)
 	case acquire:
 		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		free := latest(d.at, c.seen.at).Add(c.jitter)
+		free := latest(d.at, c.seen.since).Add(c.jitter)
 		if c.opts.Yield != nil && c.seen.holder() != c.identity {
 			free = free.Add(max(c.opts.Yield(), 0))
 		}
@@ -300,6 +302,10 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 	}
 	if c.makeRoom(d.do, now) {
 		c.send(d.do, now)
+		if c.asking && len(c.calls.all)+c.watch.underWay() < maxCalls {
+			c.send(get, now)
+		}
+		c.asking = false
 	}
 	return c.nextCall(now)
 }
@@ -354,6 +360,11 @@ func (c *candidate) observe(next observed) {
 	}
 	c.changes++
 	c.own = c.own.saw(next, c.identity)
+	if c.own.seenApplied(next) && !c.calls.awaits(c.own.doubtedSent) {
+		c.own = c.own.applied(next.claim, next.lease, c.own.doubtedSent)
+		c.lastRenewal = c.own.sent
+		c.active.renewed(c.own.sent)
+	}
 	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
 		c.calls.void()
 		c.forgetDead()

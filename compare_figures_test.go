@@ -264,8 +264,8 @@ func TestFigures(t *testing.T) {
 	assert.LessOrEqual(t, three.leader, 31.0)
 	assert.LessOrEqual(t, three.standby, 0.5)
 	assert.LessOrEqual(t, thirty.all, 50.0)
-	assert.GreaterOrEqual(t, errs, 6500*ms)
-	assert.GreaterOrEqual(t, outage, 6500*ms)
+	assert.GreaterOrEqual(t, errs, 7900*ms)
+	assert.GreaterOrEqual(t, outage, 7500*ms)
 }
 
 func TestAMixedFleetWithClientGoHandsOverBothWays(t *testing.T) {

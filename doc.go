@@ -10,7 +10,8 @@
 //     leads before it has returned. If the API is out of reach the lease cannot be kept; the drain then has what is
 //     left of it, and [Options.OnOverrun] is called before it ends.
 //   - Hand-over is immediate. After a clean stop the next replica leads within one watch event and one write. After a
-//     crash it leads as soon as the Lease expires.
+//     crash it leads as soon as the Lease expires. With [Options.StateDir], a crashed process that is started again leads
+//     at once.
 //   - Losing leadership does not end the process. The callback is stopped and waited for, and the replica campaigns
 //     again.
 //   - A standby sends no requests except its watch, as long as the leader renews.
@@ -22,14 +23,18 @@
 //	                   the Lease is free or has expired:
 //	                   one conditional write wins it
 //	┌─────────────┐ ─────────────────────────────────────► ┌─────────┐ ─┐ renewed every
-//	│ standing by │                                        │ leading │  │ RenewDeadline/3
+//	│ standing by │                                        │ leading │  │ RetryPeriod
 //	└─────────────┘ ◄─┐                                    └─────────┘ ◄┘
-//	                  │                                         │ ctx ends, StepDown,
+//	                  │                                         │ ctx ends, StepDown, unhealthy,
 //	    released, or  │                                         │ another holder seen,
 //	    not ours      │                                         ▼ RenewDeadline passed
 //	                  │   ┌───────────┐  Run returned      ┌──────────┐ ─┐ renewed
-//	                  └── │ releasing │ ◄───────────────── │ draining │  │ while ours
-//	                      └───────────┘                    └──────────┘ ◄┘
+//	                  └── │ releasing │ ◄───────────────── │ draining │  │ while ours,
+//	                      └───────────┘                    └──────────┘ ◄┘ until DrainLimit
+//
+// A renewal is sent every RetryPeriod, or every third of RenewDeadline if that is sooner. An answer that takes longer than a
+// third of RenewDeadline is still waited for, while further attempts are made. An API that takes up to half of
+// RenewDeadline for every answer is led on. If it takes longer, a term is not begun that could not be renewed.
 //
 // # The timing
 //
@@ -69,7 +74,16 @@
 // even if its holder still runs. Removing only the holder, or changing only the duration, does not free it for the
 // candidates that saw the record before. A candidate that starts afterwards knows only what it finds.
 //
-// An API server that takes longer than RenewDeadline/3 for every answer is too slow to lead with.
+// An API that is restored from a backup goes back in time. A candidate keeps to what it saw, but one that has not seen
+// what was undone is not bound by it. Tokens of later terms may be smaller, or repeat, because resourceVersions do.
+//
+// Some edits need another client that writes an old record back, as from a cache or a backup. A candidate that did not see
+// another's term since, and finds its own last record put back, takes the Lease at once. So does a restarted process with
+// a [Options.StateDir] that finds the record of the process before it put back, before it sees the new leader. A standby
+// that has missed a renewal, because the record before was put back over it, does not count it.
+//
+// The lock in StateDir proves a process dead only if the kernel keeps it for as long as the process lives. A network file
+// system may end it sooner. Do not use one.
 //
 // When candidates of other libraries use the same Lease, the promise is only as good as theirs. Client-go's elector,
 // for example, can release the Lease before its callback has stopped.

@@ -36,8 +36,8 @@ type Elector struct {
 // New returns a candidate that uses the given client. It sends no request. It reports all mistakes in opts at once,
 // each with its field.
 //
-// The client should not share its rate limiter with the work of Run, or renewals wait behind that work. NewForConfig
-// makes a client that does not.
+// The client should not share its rate limiter with the work of Run, or renewals wait behind that work. NewClient makes
+// one that does not, for any number of Electors; NewForConfig does both.
 func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, error) {
 	opts, err := opts.complete()
 	if leases == nil {
@@ -118,7 +118,8 @@ func (e *Elector) Run(ctx context.Context) error {
 
 // StepDown gives up leadership: the callback's ctx ends with ReasonSteppedDown, and when the callback has returned the
 // Lease is released and StepDown returns. The candidate then waits until another one leads, for a LeaseDuration at
-// most, before it campaigns again.
+// most, before it campaigns again. The annotation elector-go.github.io/step-down on the Lease asks for the same, with
+// ReasonRequested. If its value names a candidate, by its identity or its pod, the others let that one go first.
 //
 // StepDown returns ErrNotLeader if there is nothing to give up, and an error if the Lease could not be released, so
 // that others have to wait until it expires. It returns ctx's error if ctx ends first; the term ends nevertheless.

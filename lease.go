@@ -231,6 +231,9 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 		// What was deleted may be newer than what was seen. (A watch, with its version, tells every change before.)
 		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
 	}
+	if o.lease != nil || !o.known() {
+		o.since = now
+	}
 	o.stale, o.lease, o.at = false, nil, now
 	o.version = max(o.version, version)
 	return o
@@ -287,6 +290,8 @@ type tenure struct {
 	sent        time.Time // just before that write was sent
 	version     uint64    // the resourceVersion of wrote
 	unconfirmed []claim   // writes on the record as last seen that may or may not have been applied
+	doubted     claim     // the last of them, which may be confirmed by now
+	doubtedSent time.Time // when that was first sent
 	previous    []claim   // the last writes of a term that is over, as long as nothing else was seen since
 	dead        []claim   // holder and acquireTime of writes by processes that are proven dead (S12)
 	overtaken   bool      // another holder was seen in this term: whatever follows is not ours (S6)
@@ -354,14 +359,21 @@ func (t tenure) saw(o observed, identity string) tenure {
 
 // sending returns the tenure once the write c, decided on o, is about to be sent: from here on it may be applied, whatever
 // becomes of the reply. A watch event may even tell so first.
-func (t tenure) sending(o observed, do action, c claim) tenure {
+func (t tenure) sending(o observed, do action, c claim, now time.Time) tenure {
 	if do == acquire && o.lease != nil && o.claim.holder == c.holder && t.owns(o, c.holder) {
 		t.adopted++
 	}
 	if !t.mayHaveWritten(c) {
-		t.unconfirmed = append(t.unconfirmed, c)
+		t.unconfirmed, t.doubted, t.doubtedSent = append(t.unconfirmed, c), c, now
 	}
 	return t
+}
+
+// seenApplied reports whether the record is just what a holder's last write says, whose reply has not come or was lost.
+// Then that write is known to have been applied, and the term is renewed from when it was first sent (S1).
+func (t tenure) seenApplied(o observed) bool {
+	serving := t.phase == leading || t.phase == draining
+	return serving && !t.overtaken && o.lease != nil && o.claim == t.doubted && t.doubtedSent.After(t.sent)
 }
 
 // applied returns the tenure once the write c of its own, sent at sent, is known to have been applied, and to have

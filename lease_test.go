@@ -441,7 +441,7 @@ func (h *history) act() {
 
 func (h *history) write(do action) {
 	c, sent := h.own.next(cfg, h.o, do, h.clock, h.rng.Int64N(1e6)), h.clock
-	h.own = h.own.sending(h.o, do, c)
+	h.own = h.own.sending(h.o, do, c, sent)
 	sameVersion := h.lease == nil && h.o.lease == nil || h.lease != nil && h.o.lease != nil && h.lease.ResourceVersion == h.o.lease.ResourceVersion
 	if !sameVersion {
 		h.o.stale = true

@@ -68,23 +68,25 @@ type Options struct {
 	LeaseDuration time.Duration
 
 	// RenewDeadline is how long a leader keeps its term without a successful renewal, counted from just before the last
-	// successful one was sent. Then Run's ctx ends. A third of it is the renewal interval, and also how long an answer
-	// of the API may take. Less than LeaseDuration, at least 300 ms. Default: 10 s.
+	// successful one was sent. Then Run's ctx ends. After a third of it without an answer, a second request is sent; half
+	// of it is how long every answer of the API may take. Less than LeaseDuration, at least 300 ms. Default: 10 s.
 	RenewDeadline time.Duration
 
-	// RetryPeriod is how often a standby reads the Lease while it has no watch, and the pause after an error. A
-	// leader's pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default:
-	// 2 s.
+	// RetryPeriod is how often a leader renews, unless a third of RenewDeadline is less, how often a standby reads the
+	// Lease while it has no watch, how often Healthy is called, and the longest pause of a leader after an error: its
+	// pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default: 2 s.
 	RetryPeriod time.Duration
 
-	// DrainLimit is how long the callback may take to return once its ctx has ended, before the Lease is kept no longer:
-	// renewals stop, the term ends RenewDeadline after the last one, OnOverrun is called and Check fails, as after a loss.
-	// Counted from when the ctx ended. Zero is no limit: the Lease is kept for as long as the callback takes.
+	// DrainLimit is how long the Lease is kept for a callback that has not returned, counted from when its ctx ended. Then
+	// renewals stop, and the term ends RenewDeadline after the last one. If the callback still does not return, OnOverrun is
+	// called and Check fails, as after a loss. Not negative. Zero is no limit: the Lease is kept for as long as the callback
+	// takes, and the log says so each minute.
 	DrainLimit time.Duration
 
 	// Healthy reports whether this replica is fit to lead. It is called every RetryPeriod, in a goroutine of its own and
 	// never concurrently; its ctx ends after RenewDeadline. While it returns an error, or nothing within RenewDeadline, a
-	// standby writes nothing, and a leader gives its term up with ReasonUnhealthy. Default: always fit.
+	// standby writes nothing, and a leader gives its term up with ReasonUnhealthy: the callback's ctx ends, and the Lease is
+	// released when the callback has returned. Until the first answer the replica counts as fit. Default: always fit.
 	Healthy func(ctx context.Context) error
 
 	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
@@ -93,15 +95,16 @@ type Options struct {
 	Yield func() time.Duration
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
-	// host. With it a process that was killed, and is back, need not wait for its own Lease to expire: a lock on a file
-	// there proves that the old process is dead. It must exist and be writable, and must not be a network file system, whose
-	// locks can end before their process does. Default: none; after a crash the Lease has to expire.
+	// host. With it a process that was killed, and is back, does not wait for its own Lease to expire: a lock on a file
+	// there proves that the old process is dead. Each process of a host needs a directory of its own, or only one of them is
+	// helped. New returns an error if the directory does not exist or cannot be written to, or if the platform has no such
+	// lock. It must not be on a network file system, whose locks can end before their process does. Default: none; after a
+	// crash the Lease has to expire.
 	StateDir string
 
-	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up by StepDown, instead of
-	// campaigning again. It is meant for callbacks that cannot be started twice, such as the Start of a
-	// controller-runtime manager. (A manager that starts only when it leads serves no webhooks, caches or health checks
-	// on a standby.)
+	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up, instead of campaigning again.
+	// It is meant for callbacks that cannot be started twice, such as the Start of a controller-runtime manager. (A manager
+	// that starts only when it leads serves no webhooks, caches or health checks on a standby.)
 	SingleTerm bool
 
 	// Labels are set on the Lease with each write. Other labels are kept. Default: none.

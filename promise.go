@@ -10,8 +10,9 @@ import (
 // nothing. See Options.Promise.
 type Promise struct {
 	// Outage is how long the API may be out of reach, or answer with errors, without costing the term, at whatever
-	// moment the outage begins. It is two thirds of RenewDeadline. In practice subtract the time of one answer and 0.02
-	// s, or 0.1 s if the API does not answer at all.
+	// moment the outage begins. It is RenewDeadline less the interval between renewals, which is RetryPeriod or a third of
+	// RenewDeadline, whichever is less. In practice subtract the time of one answer and 0.02 s, or 0.1 s if the API does
+	// not answer at all.
 	Outage time.Duration
 
 	// StopBudget is how long the callback may take to return after a loss before another replica may lead:
@@ -19,9 +20,9 @@ type Promise struct {
 	StopBudget time.Duration
 
 	// Takeover is the time from the last renewal of a crashed leader until another replica may lead: LeaseDuration. The
-	// write that wins the Lease comes on top. Because renewals are sent every third of RenewDeadline, nobody leads for
-	// between LeaseDuration − RenewDeadline/3 and LeaseDuration after a crash. After a clean stop nobody leads for some
-	// milliseconds, whatever the settings.
+	// write that wins the Lease comes on top. Counted from the crash it is less by the time since the last renewal, at most
+	// one interval. After a clean stop nobody leads for some milliseconds, whatever the settings, and likewise once a
+	// crashed process with Options.StateDir is started again.
 	Takeover time.Duration
 
 	// LeaderRequests is how many requests a minute a leader sends while nothing goes wrong. PollingRequests is the same

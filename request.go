@@ -76,6 +76,11 @@ func (cs *calls) writing() bool {
 	return slices.ContainsFunc(cs.all, func(k *call) bool { return k.do != get && !k.givenUp && !k.ignored })
 }
 
+// awaits reports whether the answer to the write that was sent at that time may still come.
+func (cs *calls) awaits(sent time.Time) bool {
+	return slices.ContainsFunc(cs.all, func(k *call) bool { return k.do != get && !k.givenUp && k.sent.Equal(sent) })
+}
+
 // ignore marks those whose answers do not count any more once k was answered: the older ones, and repetitions of it.
 func (cs *calls) ignore(k *call) {
 	for _, other := range cs.all {
@@ -118,7 +123,7 @@ func (cs *calls) stuck(now time.Time) (n int) {
 // before it: whichever attempt is carried out first, its answer must not be thrown away, because the others then conflict
 // (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
 func (c *candidate) makeRoom(do action, now time.Time) bool {
-	askOnly := c.own.phase == releasing && do == get // whether a write was applied, without repeating it
+	askOnly := c.own.phase != standingBy && do == get // whether a write was applied, without repeating it
 	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
 		return false
 	}
@@ -171,7 +176,7 @@ func (c *candidate) send(do action, now time.Time) {
 			c.stateDir.record(k.claim) // before the write, or a crash in between would leave no proof (S12)
 		}
 		k.verb, request = c.write(ctx, leases, do, k.claim)
-		c.own = c.own.sending(c.seen, do, k.claim)
+		c.own = c.own.sending(c.seen, do, k.claim, now)
 	}
 	c.calls.all = append(c.calls.all, k)
 	replies := c.calls.replies
@@ -340,7 +345,21 @@ func (c *candidate) failed(k *call, err error, retryAfter time.Duration, now tim
 		retryAfter = max(retryAfter, time.Duration(seconds)*time.Second)
 	}
 	c.notBefore = now.Add(c.pause(retryAfter, now))
+	if k.do == renew && c.own.phase != standingBy && c.trouble.failures == 0 && cutOff(err) {
+		// Its connection has broken, and it may have been applied. A new connection takes a round trip or two before its
+		// first answer, so that there is no time to learn one thing after the other: repeat it, and ask, at once.
+		c.asking, c.notBefore = true, now.Add(rand.N(brokenPause))
+	}
 	c.trouble.failed(c.log, k.verb, err, explain(err, k.verb, c.opts.Namespace, c.opts.Name), now, c.own.phase == releasing)
+}
+
+// brokenPause is the longest wait after a connection has broken, for the first time since an answer.
+const brokenPause = 100 * time.Millisecond
+
+// cutOff reports whether err leaves open whether the request was carried out, and came before its time was over.
+func cutOff(err error) bool {
+	var status apierrors.APIStatus
+	return !errors.As(err, &status) && !errors.Is(err, context.DeadlineExceeded) && !utilnet.IsTimeout(err) && !utilnet.IsConnectionRefused(err)
 }
 
 // succeeded takes in that the API has answered a request. Older attempts on the other connection that are overdue will not

@@ -77,6 +77,23 @@ func TestATransferToNobodyIsAHandOverAfterAWhile(t *testing.T) {
 	})
 }
 
+func TestWaitingForOthersEndsInAFleetThatPolls(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var fleet []*replica
+		for _, who := range []string{"a", "b"} {
+			r := w.join(who, with(func(o *elector.Options) { o.Yield = func() time.Duration { return 5 * time.Second } }))
+			r.client.ForbidWatch(true)
+			r.client.CloseWatches()
+			fleet = append(fleet, r)
+		}
+		first := w.awaitLeader(8 * time.Second)
+		time.Sleep(time.Minute)
+		w.annotate("nobody-here")
+		next := w.awaitLeader(15*time.Second, first)
+		assert.Contains(w, fleet, next)
+	})
+}
+
 func TestATransferToTheHolderIsOnlyRemoved(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.join("a")

@@ -57,8 +57,9 @@ func TermFrom(ctx context.Context) (Term, bool) {
 // between. It is a fencing token: store it with the data you write, and refuse a write whose token is smaller than the
 // stored one. Then no past leader can do harm.
 //
-// The token is the resourceVersion of the write that won the term, which is comparable within a cluster (KEP-5504). It
-// is 0 in the zero Term, and with an API whose versions are not numbers, such as client-go's plain fake clientset.
+// The token is the resourceVersion of the write that won the term, which is comparable within a cluster (KEP-5504). After
+// the cluster's etcd was restored from a backup, tokens can be smaller than before, or repeat. The token is 0 in the zero
+// Term, and with an API whose versions are not numbers, such as client-go's plain fake clientset.
 func (t Term) Token() uint64 {
 	if t.term == nil {
 		return 0

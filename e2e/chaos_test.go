@@ -27,6 +27,7 @@ type chaosCase struct {
 	breaks func(*scene)
 	alone  bool          // it breaks the servers
 	keeps  bool          // elector keeps its term
+	rounds int           // at how many moments between two renewals it happens, each in a scene of its own; 0 is one at random
 	bound  time.Duration // of the time that elector is without a leader
 }
 
@@ -37,7 +38,8 @@ var chaosCases = []chaosCase{
 	{name: "open connections go dead", breaks: (*scene).silence, keeps: true},
 	{name: "200 ms more each way", breaks: delayed(200 * time.Millisecond), keeps: true},
 	{name: "1 s more each way", breaks: delayed(time.Second), bound: 40 * time.Second},
-	{name: "1 s more each way, connections closed once", breaks: delayedAndClosed(time.Second), keeps: true},
+	{name: "1 s more each way, connections closed once", breaks: delayedAndClosed(time.Second, 0), keeps: true, rounds: 5},
+	{name: "1 s more each way, connections closed 5 s later", breaks: delayedAndClosed(time.Second, 5*time.Second), keeps: true, rounds: 5},
 	{name: "replies on open connections dropped", breaks: (*scene).dropReplies, keeps: true},
 	{name: "all replies dropped for 6 s, then closed", breaks: allRepliesDropped(6 * time.Second), keeps: true},
 	{name: "all replies dropped for 14 s, then closed", breaks: allRepliesDropped(14 * time.Second), bound: time.Minute},
@@ -67,15 +69,32 @@ func TestChaosNeverMakesTwoWorkAtOnce(t *testing.T) {
 			if !c.alone {
 				t.Parallel() // with the like, after those that break the servers
 			}
-			s := newScene(t, c.drain())
-			c.breaks(s)
-			time.Sleep(renewDeadline + 2*time.Second)
-			for _, side := range s.sides {
-				side.measure(c.name)
+			if c.rounds == 0 {
+				c.play(t, rand.N(retryPeriod))
 			}
-			s.sides[0].judge(c) // elector's
+			for i := range c.rounds {
+				after := retryPeriod * time.Duration(i) / time.Duration(c.rounds)
+				t.Run(after.String()+" after a renewal", func(t *testing.T) {
+					t.Parallel()
+					c.play(t, after)
+				})
+			}
 		})
 	}
+}
+
+// play has it happen that long after a renewal by elector's leader.
+func (c chaosCase) play(t *testing.T, after time.Duration) {
+	s := newScene(t, c.drain())
+	_, renews := s.sides[0].nextRenewal(renewDeadline)
+	require.True(t, renews)
+	time.Sleep(after)
+	c.breaks(s)
+	time.Sleep(renewDeadline + 2*time.Second)
+	for _, side := range s.sides {
+		side.measure(c.name)
+	}
+	s.sides[0].judge(c) // elector's
 }
 
 // A scene is two fleets, elector's and client-go's. Their leaders reach the API server through one proxy, their
@@ -99,7 +118,7 @@ type side struct {
 	gap     time.Duration
 }
 
-// newScene returns at some time between two renewals.
+// newScene returns when both fleets have a leader and each standby knows it.
 func newScene(t *testing.T, drain time.Duration) *scene {
 	s := &scene{t: t, leaders: newProxy(t), standbys: newProxy(t)}
 	flag := "-drain=" + drain.String()
@@ -112,7 +131,7 @@ func newScene(t *testing.T, drain time.Duration) *scene {
 		side.nextLeader(20 * time.Second)
 		side.settle(side.leader, side.startThrough(s.standbys, side.kind, flag), side.startThrough(s.standbys, side.kind, flag))
 	}
-	time.Sleep(4*time.Second + rand.N(4*time.Second))
+	time.Sleep(4 * time.Second)
 	return s
 }
 
@@ -130,10 +149,11 @@ func delayed(d time.Duration) func(*scene) {
 	}
 }
 
-// delayedAndClosed has everybody connect anew over the slow line.
-func delayedAndClosed(d time.Duration) func(*scene) {
+// delayedAndClosed has everybody connect anew over a line that has been slow for a while.
+func delayedAndClosed(d, while time.Duration) func(*scene) {
 	return func(s *scene) {
 		s.delay(d)
+		time.Sleep(while)
 		s.reset()
 		time.Sleep(30 * time.Second)
 		s.delay(0)

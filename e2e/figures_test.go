@@ -31,10 +31,20 @@ var (
 	deadRenewal   = figure{"connections gone silent: time to the next renewal", "s"}
 	deadLeaders   = figure{"connections gone silent: nobody leads for", "s"}
 	deadStandby   = figure{"clean stop 0-25 s after the standby's went silent: gap", "s"}
+	slowTerms     = figure{"every answer takes 4 s for 60 s: terms lost", "lost"}
+	slowLeaders   = figure{"every answer takes 4 s for 60 s: nobody leads for", "s"}
+	editedTerms   = figure{"times of the Lease cut to milliseconds, ten times: terms lost", "lost"}
+	policyWrites  = figure{"release made longer by a policy: writes", ""}
+	policyStop    = figure{"release made longer by a policy: end of the work to end of Run", "s"}
+	policyGap     = figure{"release made longer by a policy, to 10 s: gap", "s"}
+	restart       = figure{"SIGKILL and restart with StateDir: begin of Run to leading", "s"}
+	byAnnotation  = figure{"step down by annotation: gap", "s"}
+	transferTime  = figure{"transfer by annotation: request to the named one's leading", "s"}
 	figuresInLine = []figure{
 		cleanStop, crash, drainOverlap, drainGap, wakeActing,
 		leaderLoad, standbyLoad, readmeStop, pollingStop, fromClientGo, toClientGo,
 		deadTerms, deadRenewal, deadLeaders, deadStandby,
+		slowTerms, slowLeaders, editedTerms, policyWrites, policyStop, policyGap, restart, byAnnotation, transferTime,
 	}
 )
 

@@ -23,7 +23,7 @@ func TestATermOutlivesTheConnectionsItWasWonOn(t *testing.T) {
 		f, p := newFleet(t), newProxy(t)
 		leader, standby := silencePair(f, p, ours)
 		lost := f.countOf(event.Cancelled) > 0
-		f.addLost(ours, lost)
+		f.addLost(deadTerms, ours, lost)
 		require.False(t, lost, "the term of %s", leader.id)
 		require.Len(t, f.spans(), 1)
 		require.GreaterOrEqual(t, p.Open(), 2, "both have new connections")
@@ -45,7 +45,7 @@ func TestClientGoLosesATermWithItsConnections(t *testing.T) {
 		f := newFleet(t)
 		leader, _ := silencePair(f, newProxy(t), clientGo)
 		lost := f.countOf(event.Cancelled) > 0
-		f.addLost(clientGo, lost)
+		f.addLost(deadTerms, clientGo, lost)
 		if !lost {
 			return
 		}
@@ -192,10 +192,10 @@ func (f *fleet) countOf(kind event.Kind) int {
 	return n
 }
 
-func (f *fleet) addLost(kind electorKind, lost bool) {
+func (f *fleet) addLost(figure figure, kind electorKind, lost bool) {
 	sample := 0.0
 	if lost {
 		sample = 1
 	}
-	figures.add(deadTerms, kind, sample)
+	figures.add(figure, kind, sample)
 }

@@ -5,7 +5,7 @@ go 1.26.0
 require (
 	github.com/elector-go/elector v0.0.0
 	github.com/elector-go/elector/e2e v0.0.0
-	github.com/prometheus/client_golang v1.24.0
+	github.com/elector-go/elector/operator v0.0.0
 	github.com/stretchr/testify v1.12.1
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
@@ -59,6 +59,7 @@ require (
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2 // indirect
+	github.com/prometheus/client_golang v1.24.0 // indirect
 	github.com/prometheus/client_model v0.6.2 // indirect
 	github.com/prometheus/common v0.70.0 // indirect
 	github.com/prometheus/procfs v0.21.1 // indirect
@@ -112,3 +113,5 @@ require (
 replace github.com/elector-go/elector => ..
 
 replace github.com/elector-go/elector/e2e => ../e2e
+
+replace github.com/elector-go/elector/operator => ../operator

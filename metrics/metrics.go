@@ -9,6 +9,7 @@
 // One Collector serves all electors of a process; each Lease has the labels namespace and name. What there is:
 //
 //	leader_election_master_status   1 if this process leads at the moment of the scrape, otherwise 0
+//	elector_draining_seconds        for how long the work has been asked to stop and has not returned
 //	elector_terms_total             terms begun
 //	elector_lost_terms_total        terms lost or given up, by reason
 //	elector_overruns_total          terms whose work still ran when the lease was about to end
@@ -40,8 +41,7 @@ var (
 		[]string{"namespace", "name"}, nil)
 
 	draining = prometheus.NewDesc("elector_draining_seconds",
-		"For how long the work of a term has been asked to stop without having returned, 0 if it was not asked or has returned.",
-		[]string{"namespace", "name"}, nil)
+		"Seconds since the work was asked to stop, while it has not returned; otherwise 0.", []string{"namespace", "name"}, nil)
 
 	// reasons are the values of the label reason. An unknown one of a later version is "other".
 	reasons = map[elector.Reason]string{
@@ -56,9 +56,9 @@ var (
 
 	seconds = []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60}
 
-	// ratios: with the default durations a renewal without trouble leaves just less than 0.8 of RenewDeadline. One that
-	// had to be sent again after an error leaves about 0.6, and after an attempt without an answer 0.3.
-	ratios = []float64{.05, .1, .15, .2, .25, .3, .4, .5, .6, .65, .75}
+	// ratios: by default a renewal without trouble leaves just less than 0.8, and never less than 2/3. After an attempt
+	// without an answer 0.46 is left by default, and never less than 0.3.
+	ratios = []float64{.05, .1, .15, .2, .25, .3, .4, .5, .6, .65, .7, .75, .8}
 )
 
 // A Collector counts what electors tell it, for Prometheus to scrape. Make it with New. Its methods may be called from
@@ -98,7 +98,7 @@ func New() *Collector {
 		overruns: counter("elector_overruns_total", "Terms whose work still ran when the lease was about to end."),
 		latency:  histogram("elector_renewal_latency_seconds", "Time from sending a successful renewal to its answer.", seconds),
 		left: histogram("elector_renewal_left_ratio",
-			"Share of RenewDeadline that was left when the answer to a successful renewal came: a little less than 0.8 with the default durations when all is well, 0 when it came too late.", ratios),
+			"Share of RenewDeadline that was left when the answer to a successful renewal came: 2/3 or more when all is well, 0 when it came too late.", ratios),
 		handovers: histogram("elector_handover_seconds",
 			"Time from the last sign of another's hold on the lease (its release, or the last renewal of one that crashed) to the beginning of this process's term.", seconds),
 		requests: counter("elector_requests_total", "Requests for the lease to the Kubernetes API, by verb and outcome.", "verb", "outcome"),
@@ -173,8 +173,8 @@ func (c *Collector) Request(lease types.NamespacedName, verb string, err error) 
 // Collector twice: nothing would refuse that but the scrape.
 func (c *Collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect is a scrape. Whether this process leads is worked out here and now: nobody tells of the end of a term that
-// ran out, and a suspended process could not.
+// Collect is a scrape. Whether this process leads, and for how long it drains, is worked out here and now: nobody reports
+// the end of a term that ran out, and a suspended process could not.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for lease, term := range c.current() {
 		leading := 0.0
@@ -182,11 +182,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			leading = 1
 		}
 		ch <- prometheus.MustNewConstMetric(status, prometheus.GaugeValue, leading, lease.Namespace, lease.Name)
-		drained := 0.0
+		drains := 0.0
 		if since := term.Draining(); !since.IsZero() {
-			drained = time.Since(since).Seconds()
+			drains = time.Since(since).Seconds()
 		}
-		ch <- prometheus.MustNewConstMetric(draining, prometheus.GaugeValue, drained, lease.Namespace, lease.Name)
+		ch <- prometheus.MustNewConstMetric(draining, prometheus.GaugeValue, drains, lease.Namespace, lease.Name)
 	}
 	for _, vec := range []prometheus.Collector{c.terms, c.lost, c.overruns, c.latency, c.left, c.handovers, c.requests} {
 		vec.Collect(ch)

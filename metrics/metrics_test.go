@@ -42,7 +42,7 @@ type replica struct {
 	client  *electortest.Client
 	numbers *metrics.Collector
 	reg     *prometheus.Registry
-	sick    atomic.Bool
+	sick    atomic.Bool // what Options.Healthy says
 	stop    context.CancelFunc
 	done    chan struct{}
 }
@@ -72,7 +72,7 @@ func (s *shop) join(who string, change ...func(*elector.Options)) *replica {
 		Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
 		Healthy: func(context.Context) error {
 			if r.sick.Load() {
-				return errors.New("unfit")
+				return errors.New("sick")
 			}
 			return nil
 		},
@@ -216,13 +216,16 @@ func TestALostTermIsCountedByItsReason(t *testing.T) {
 		"taken_over":         takeOver("mallory"),
 		"duplicate_identity": takeOver("a"),
 		"deadline_passed":    func(_ *shop, leader *replica) { leader.client.Partition(electortest.Both) },
-		"unhealthy":          func(s *shop, leader *replica) { leader.sick.Store(true) },
-		"requested": func(s *shop, leader *replica) {
-			patch := []byte(`{"metadata":{"annotations":{"elector-go.github.io/step-down":""}}}`)
-			_, err := s.api.Client("kubectl").CoordinationV1().Leases(lease.Namespace).Patch(s.Context(), lease.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		"stepped_down":       func(s *shop, leader *replica) { require.NoError(s, leader.el.StepDown(s.Context())) },
+		"unhealthy":          func(_ *shop, leader *replica) { leader.sick.Store(true) },
+		"requested": func(s *shop, _ *replica) {
+			kubectl := s.api.Client("kubectl").CoordinationV1().Leases(lease.Namespace)
+			l, err := kubectl.Get(s.Context(), lease.Name, metav1.GetOptions{})
+			require.NoError(s, err)
+			metav1.SetMetaDataAnnotation(&l.ObjectMeta, "elector-go.github.io/step-down", "")
+			_, err = kubectl.Update(s.Context(), l, metav1.UpdateOptions{})
 			require.NoError(s, err)
 		},
-		"stepped_down": func(s *shop, leader *replica) { require.NoError(s, leader.el.StepDown(s.Context())) },
 		"deleted": func(s *shop, leader *replica) {
 			leader.client.Intercept(func(r electortest.Request) (f electortest.Fault) {
 				if r.Verb == "create" {
@@ -259,18 +262,50 @@ func TestARenewalIsObservedWithItsLatencyAndWhatWasLeft(t *testing.T) {
 				time.Sleep(setting.deadline * time.Second * 10)
 
 				latency := r.histogram("elector_renewal_latency_seconds")
-				perDeadline := float64(setting.deadline) / min(float64(setting.retry), float64(setting.deadline)/3)
-				require.InDelta(s, 10*perDeadline-1, latency.GetSampleCount(), 2, "one every RetryPeriod, or three in a RenewDeadline")
+				interval := min(setting.retry.Seconds(), setting.deadline.Seconds()/3)
+				deadlines := setting.deadline.Seconds() / interval
+				require.InDelta(s, 10*deadlines, latency.GetSampleCount(), 2, "a renewal each RetryPeriod, and at least three in a RenewDeadline")
 				require.Equal(s, latency.GetSampleCount(), atMost(s, latency, .005), "4 ms each")
 				require.Zero(s, atMost(s, latency, .002))
 
 				left := r.histogram("elector_renewal_left_ratio")
 				require.Equal(s, latency.GetSampleCount(), left.GetSampleCount())
-				require.InDelta(s, 1-1/perDeadline, left.GetSampleSum()/float64(left.GetSampleCount()), .005)
+				require.InDelta(s, 1-1/deadlines, left.GetSampleSum()/float64(left.GetSampleCount()), .005)
 				require.Zero(s, atMost(s, left, .65))
 			})
 		})
 	}
+}
+
+func TestADrainShowsSinceWhen(t *testing.T) {
+	inShop(t, func(s *shop) {
+		r := s.join("a", func(o *elector.Options) {
+			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(5 * time.Minute); return nil }
+		})
+		time.Sleep(20 * time.Second)
+		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue(), "while the work is not asked to stop")
+		r.stop()
+		time.Sleep(2 * time.Minute)
+		require.InDelta(s, 120, r.scrape("elector_draining_seconds").GetGauge().GetValue(), 1)
+		time.Sleep(4 * time.Minute)
+		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue(), "when it has returned")
+	})
+}
+
+func TestAnAttemptWithoutAnAnswerLeavesAThirdOfRenewDeadline(t *testing.T) {
+	inShop(t, func(s *shop) {
+		r := s.join("a")
+		time.Sleep(21 * time.Second)
+		lose := true
+		r.client.Intercept(func(q electortest.Request) electortest.Fault {
+			defer func() { lose = lose && q.Verb != "update" }()
+			return electortest.Fault{LoseReply: lose && q.Verb == "update"}
+		})
+		time.Sleep(30 * time.Second)
+		left := r.histogram("elector_renewal_left_ratio")
+		require.EqualValues(s, 1, atMost(s, left, .5))
+		require.Zero(s, atMost(s, left, .3))
+	})
 }
 
 func TestARenewalNearTheDeadlineIsSeen(t *testing.T) {
@@ -334,21 +369,6 @@ func TestAnOverrunIsCounted(t *testing.T) {
 		r.client.Partition(electortest.Both)
 		time.Sleep(14 * time.Second)
 		require.Equal(s, 1.0, r.counter("elector_overruns_total"))
-	})
-}
-
-func TestADrainIsMeasuredWhileItLasts(t *testing.T) {
-	inShop(t, func(s *shop) {
-		r := s.join("a", func(o *elector.Options) {
-			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(20 * time.Second); return nil }
-		})
-		time.Sleep(20 * time.Second)
-		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue())
-		go func() { _ = r.el.StepDown(s.Context()) }()
-		time.Sleep(15 * time.Second)
-		require.InDelta(s, 15, r.scrape("elector_draining_seconds").GetGauge().GetValue(), .1)
-		time.Sleep(6 * time.Second)
-		require.Zero(s, r.scrape("elector_draining_seconds").GetGauge().GetValue())
 	})
 }
 

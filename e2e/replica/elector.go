@@ -20,6 +20,7 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 		LeaseDuration: c.leaseDuration,
 		RenewDeadline: c.renewDeadline,
 		RetryPeriod:   c.retryPeriod,
+		StateDir:      c.stateDir,
 		Run: func(ctx context.Context) error {
 			term, ok := elector.TermFrom(ctx)
 			if !ok {

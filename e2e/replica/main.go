@@ -23,6 +23,7 @@ type config struct {
 	kubeconfig, namespace, lease, id, elector string
 	leaseDuration, renewDeadline, retryPeriod time.Duration
 	drain                                     time.Duration
+	stateDir                                  string
 }
 
 func parseFlags() config {
@@ -36,6 +37,7 @@ func parseFlags() config {
 	flag.DurationVar(&c.renewDeadline, "renew-deadline", 10*time.Second, "see elector.Options")
 	flag.DurationVar(&c.retryPeriod, "retry-period", 2*time.Second, "see elector.Options")
 	flag.DurationVar(&c.drain, "drain", 0, "how long the callback takes to return after its context has ended")
+	flag.StringVar(&c.stateDir, "state-dir", "", "see elector.Options; client-go has no such thing")
 	flag.Parse()
 	return c
 }
@@ -61,9 +63,15 @@ func run(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	w := &worker{tell: event.Write(os.Stdout, c.id), drain: c.drain}
 	requests := newCounter()
 	cfg.Wrap(requests.wrap)
+	write := event.Write(os.Stdout, c.id)
+	w := &worker{drain: c.drain, tell: func(e event.Event) {
+		if e.Kind == event.End || e.Kind == event.Exit {
+			e.RequestsNow = requests.snapshot()
+		}
+		write(e)
+	}}
 
 	reporting, stopReporting := context.WithCancel(context.Background())
 	defer stopReporting()
@@ -71,7 +79,7 @@ func run(ctx context.Context, c config) error {
 
 	w.tell(event.Event{Kind: event.Ready})
 	err = campaign(ctx, cfg, c, w)
-	w.tell(event.Event{Kind: event.Exit, Err: text(err), RequestsNow: requests.snapshot()})
+	w.tell(event.Event{Kind: event.Exit, Err: text(err)})
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 var stories = map[string]story{
 	"manager": {
 		pkg:     "./manager",
+		args:    []string{"-metrics-bind-address=0"},
 		lease:   "checksum",
 		prepare: configMaps,
 		acts:    []act{election, terminate, lossEnds, crash, end},

@@ -113,6 +113,25 @@ func TestTheRolesAreEnough(t *testing.T) {
 	require.Empty(t, selected)
 }
 
+// The Deployment's emptyDir proves that the container that was killed is dead.
+func TestAContainerThatIsKilledAndStartedAgainLeadsAtOnce(t *testing.T) {
+	t.Parallel()
+	r := roll(t, nil)
+	first, _ := launch(t, r, "pod-1")
+	_, next := await(t, r, 0, "The Service leads to this replica", "pod-1")
+	launch(t, r, "pod-2")
+	_, next = await(t, r, next, "New leader") // pod-2 has seen who leads
+	require.NoError(t, first.Signal(syscall.SIGKILL))
+	_, _, err := first.Wait(t.Context())
+	require.NoError(t, err)
+	killed := time.Now()
+	launch(t, r, "pod-1")
+	line, _ := await(t, r, next, "The Service leads to this replica")
+	require.Contains(t, line.Text, "pod-1", "pod-2 has to wait until the lease expires")
+	t.Logf("killed, started again, and leading after %v", line.At.Sub(killed).Round(time.Millisecond))
+	require.Less(t, line.At.Sub(killed), 10*time.Second, "before the lease expires")
+}
+
 // Each verb taken away is missed.
 func TestTheRolesAreTheLeast(t *testing.T) {
 	t.Parallel()

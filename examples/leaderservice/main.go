@@ -76,6 +76,7 @@ func elect(cfg *rest.Config, opts leaderservice.Options, work func(context.Conte
 		Namespace: opts.Namespace,
 		Name:      "leaderservice",
 		Run:       service.Run(work),
+		StateDir:  os.Getenv("STATE_DIR"),            // an emptyDir, see examples/deploy; "" works too, but a restart takes longer
 		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work while the next leader does
 	})
 	if err != nil {

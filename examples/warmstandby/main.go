@@ -6,17 +6,16 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"os"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/examples/internal/checksum"
-	"github.com/elector-go/elector/examples/warmstandby/term"
+	"github.com/elector-go/elector/operator"
 )
 
 func main() {
@@ -44,30 +43,21 @@ func run(ctx context.Context, health, metrics string) error {
 		return err
 	}
 
-	var mgr *term.Manager
-	el, err := elector.NewForConfig(cfg, elector.Options{
-		Namespace: namespace,
-		Name:      "checksum",
-		Run:       func(ctx context.Context) error { return term.Run(ctx, mgr, setupControllers) },
-		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work beside the next leader
-	})
-	if err != nil {
-		return err
-	}
-	cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
-
-	mgr, err = term.NewManager(cfg, ctrl.Options{
-		Cache:                  checksum.CacheOptions(namespace),
-		HealthProbeBindAddress: health,
-		Metrics:                server.Options{BindAddress: metrics},
-	})
+	mgr, err := operator.NewManager(cfg, ctrl.Options{
+		LeaderElection:          true,
+		LeaderElectionID:        "checksum",
+		LeaderElectionNamespace: namespace,
+		Cache:                   checksum.CacheOptions(namespace),
+		HealthProbeBindAddress:  health,
+		Metrics:                 server.Options{BindAddress: metrics},
+	}, setupControllers)
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
-		mgr.Warm(&corev1.ConfigMap{}), // each type that the controllers watch; readiness depends on that alone: see the README
-		mgr.Add(term.EveryReplica(el.Run)),
-		mgr.AddHealthzCheck("elector", el.Check),
+		mgr.Warm(&corev1.ConfigMap{}), // each type that the controllers watch
+		mgr.AddHealthzCheck("elector", mgr.Check),
+		mgr.AddReadyzCheck("ping", healthz.Ping), // a standby is ready: see the README
 	)
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/elector-go/elector/examples/internal/checksum"
 	"github.com/elector-go/elector/examples/internal/fleet"
@@ -16,7 +18,10 @@ import (
 
 var shared fleettest.Shared
 
-func TestMain(m *testing.M) { os.Exit(shared.Main(m, "./warmstandby", "./manager")) }
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(klog.Background())
+	os.Exit(shared.Main(m, "./warmstandby", "./manager"))
+}
 
 const noMetrics = "-metrics-bind-address=0"
 
@@ -109,12 +114,11 @@ func TestFigures(t *testing.T) {
 		f.OneAtATime()
 		return figure{fleet.Median(leads), fleet.Median(works)}
 	}
-	var wrapped, warm figure
-	t.Run("wrapped", func(t *testing.T) { wrapped = measure(t, "manager") })
+	var oneLine, warm figure
+	t.Run("elect", func(t *testing.T) { oneLine = measure(t, "manager", noMetrics) })
 	t.Run("warm", func(t *testing.T) { warm = measure(t, "warmstandby", noMetrics) })
 	ms := func(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 	t.Logf("SIGTERM of the leader to the next one's first reconciliation, %d ConfigMaps, median of %d:", configMaps, handOvers)
-	t.Logf("%-24s %5d ms, of which until it leads %5d ms", "manager (wrapped)", ms(wrapped.works), ms(wrapped.leads))
+	t.Logf("%-24s %5d ms, of which until it leads %5d ms", "manager (Elect)", ms(oneLine.works), ms(oneLine.leads))
 	t.Logf("%-24s %5d ms, of which until it leads %5d ms", "warmstandby", ms(warm.works), ms(warm.leads))
-	require.Less(t, warm.works, wrapped.works)
 }

@@ -1,13 +1,12 @@
-// Mutants breaks each rule of the protocol on purpose, one at a time, in copies of the library, and shows which test
+// Mutants breaks each rule of the protocol on purpose, one at a time, in a copy of the library, and shows which test
 // notices. A mutant that no test notices shows a missing test, and the command fails.
 //
-//	go run ./internal/mutants [-only REGEXP] [-copies N] [-write FILE]
+//	go run ./internal/mutants [-only REGEXP] [-at-once N] [-write FILE]
 package main
 
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -22,7 +21,7 @@ import (
 
 func main() {
 	only := flag.String("only", "", "run the mutants that match this regular expression, as \"^S3: \"")
-	copies := flag.Int("copies", 2, "run this many mutants at once")
+	atOnce := flag.Int("at-once", 2, "run this many mutants at once")
 	write := flag.String("write", "", "write the table to this file, as Markdown")
 	flag.Parse()
 	log.SetFlags(0)
@@ -30,12 +29,12 @@ func main() {
 	if err != nil {
 		log.Fatalf("-only: %v", err)
 	}
-	rows, err := runAll(chosen, max(*copies, 1))
+	rows, err := runAll(chosen, max(*atOnce, 1))
 	if err != nil {
 		log.Fatal(err)
 	}
 	if *write != "" {
-		table := "| rule | broken by | noticed by |\n|---|---|---|\n" + strings.Join(rows, "")
+		table := heading + strings.Join(rows, "")
 		if err := os.WriteFile(*write, []byte(table), 0o644); err != nil {
 			log.Fatal(err)
 		}
@@ -47,33 +46,31 @@ func main() {
 
 const survived = "**survived**"
 
-// runAll runs the chosen mutants, several at once, each in a copy of its own, and returns their rows of the table.
+const heading = `# Mutants
+
+Each rule of [PROTOCOL.md](../../PROTOCOL.md) broken on purpose, one at a time, and the first test that notices; others may
+notice too. Written by ` + "`go run ./internal/mutants -write internal/mutants/TABLE.md`" + `.
+
+| rule | broken by | noticed by |
+|---|---|---|
+`
+
+// runAll runs the chosen mutants, n at once, and returns their rows of the table.
 func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
-	var copies []string
-	defer func() {
-		for _, dir := range copies {
-			os.RemoveAll(dir)
-		}
-	}()
-	for range n {
-		dir, err := copyOfLibrary()
-		if err != nil {
-			return nil, err
-		}
-		copies = append(copies, dir)
+	dir, err := copyOfLibrary()
+	if err != nil {
+		return nil, err
 	}
-	for _, m := range mutants { // before any is run
-		if _, err := m.source(copies[0]); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", m.rule, m.name, err)
-		}
+	defer os.RemoveAll(dir)
+	if err := weave(dir, mutants); err != nil {
+		return nil, err
 	}
-	skip, err := failing(copies[0])
+	skip, err := failing(dir)
 	if err != nil {
 		return nil, err
 	}
 
 	rows = make([]string, len(mutants))
-	errs := make([]error, len(mutants))
 	queue := make(chan int, len(mutants))
 	for i, m := range mutants {
 		if chosen.MatchString(m.rule + ": " + m.name) {
@@ -82,23 +79,18 @@ func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
 	}
 	close(queue)
 	var workers sync.WaitGroup
-	for _, dir := range copies {
+	for range n {
 		workers.Go(func() {
 			for i := range queue {
 				m, begin := mutants[i], time.Now()
-				noticed, err := m.run(dir, skip)
-				if err != nil {
-					errs[i] = fmt.Errorf("%s: %s: %w", m.rule, m.name, err)
-					log.Print(errs[i])
-					continue
-				}
+				noticed := run(dir, i, skip)
 				rows[i] = fmt.Sprintf("| %s | %s | %s |\n", m.rule, m.name, noticed)
 				fmt.Printf("%-7s %-64s %s (%v)\n", m.rule, m.name, noticed, time.Since(begin).Round(time.Second))
 			}
 		})
 	}
 	workers.Wait()
-	return rows, errors.Join(errs...)
+	return rows, nil
 }
 
 // copyOfLibrary copies what git tracks of the root package and of electortest.
@@ -130,52 +122,32 @@ func copyOfLibrary() (string, error) {
 	return dir, nil
 }
 
-// source is the file that the mutant changes.
-func (m mutant) source(dir string) ([]byte, error) {
-	content, err := os.ReadFile(filepath.Join(dir, m.file))
-	if n := strings.Count(string(content), m.old); err == nil && n != 1 {
-		err = fmt.Errorf("%s holds %d times, not once, what the mutant replaces: %q", m.file, n, m.old)
-	}
-	return content, err
-}
-
 // stages are the tests in the order in which they are run: what is quick first, because the first failure is enough.
 // Those of figures and of example code guard no rule.
 var stages = []string{"^(TestDecisions|TestRandomHistoriesReachEveryState)$", "."}
 
 const guardNothing = "TestFigures|TestBenchmarks|TestCost|TestTheReadme"
 
-// run applies the mutant to the copy and returns the first test that fails. It puts the copy right again.
-func (m mutant) run(dir, skip string) (noticed string, err error) {
-	path := filepath.Join(dir, m.file)
-	content, err := m.source(dir)
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(content), m.old, m.new, 1)), 0o644); err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, os.WriteFile(path, content, 0o644)) }()
-	if out, err := build(dir); err != nil {
-		return "", fmt.Errorf("it does not compile:\n%s", out)
-	}
+// run runs the tests with mutant i, and returns the first one that fails.
+func run(dir string, i int, skip string) (noticed string) {
 	for _, tests := range stages {
-		out, err := test(dir, "-test.failfast", "-test.run", tests, "-test.skip", skip)
-		if err != nil {
-			return firstFailure(out), nil
+		if out, err := test(dir, i, "-test.v", "-test.failfast", "-test.run", tests, "-test.skip", skip); err != nil {
+			return firstFailure(out)
 		}
 	}
-	return survived, nil
+	return survived
 }
 
-// failing returns a pattern for -test.skip: the tests that guard no rule, and those that fail without a mutant, which
-// prove nothing.
+// failing builds the tests and returns a pattern for -test.skip: the tests that guard no rule, and those that fail
+// without a mutant, which prove nothing.
 func failing(dir string) (skip string, err error) {
-	if out, err := build(dir); err != nil {
-		return "", fmt.Errorf("the library does not compile:\n%s", out)
+	build := exec.Command("go", "test", "-vet=off", "-c", "-o", "mutants.test", ".") // vet objects to what mutants leave behind
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("a mutant does not compile; its number is in the name of the function:\n%s", out)
 	}
 	skip = guardNothing
-	out, err := test(dir, "-test.skip", skip)
+	out, err := test(dir, -1, "-test.skip", skip)
 	if err == nil {
 		return skip, nil
 	}
@@ -190,18 +162,12 @@ func failing(dir string) (skip string, err error) {
 	return skip, nil
 }
 
-// build makes the test binary. A mutant may leave code behind that go vet objects to.
-func build(dir string) ([]byte, error) {
-	cmd := exec.Command("go", "test", "-vet=off", "-c", "-o", "mutant.test", ".")
+// test runs the tests with mutant i, or with none for -1. A mutant may spin without end in a moment of virtual time: its
+// time is bounded, and so is its memory.
+func test(dir string, i int, args ...string) ([]byte, error) {
+	cmd := exec.Command("sh", append([]string{"-c", `ulimit -v 6000000; exec ./mutants.test -test.timeout 240s "$@"`, "mutants"}, args...)...)
 	cmd.Dir = dir
-	return cmd.CombinedOutput()
-}
-
-// test runs the test binary. A mutant may spin without end in a moment of virtual time: its time is bounded, and so is
-// its memory.
-func test(dir string, args ...string) ([]byte, error) {
-	cmd := exec.Command("sh", append([]string{"-c", `ulimit -v 6000000; exec ./mutant.test -test.timeout 90s "$@"`, "mutant"}, args...)...)
-	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, i))
 	return cmd.CombinedOutput()
 }
 
@@ -213,10 +179,14 @@ func firstFailure(out []byte) string {
 	if name := running.FindSubmatch(out); name != nil {
 		return string(name[1]) + " (does not end)"
 	}
-	return "the run ends in a panic or out of memory"
+	if names := started.FindAllSubmatch(out, -1); len(names) > 0 {
+		return string(names[len(names)-1][1]) + " (crashes)"
+	}
+	return "the run ends before its first test"
 }
 
 var (
 	failures = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	started  = regexp.MustCompile(`(?m)^=== RUN +([^/\s]+)$`)
 	running  = regexp.MustCompile(`running tests:\n\t+(\S+)`)
 )

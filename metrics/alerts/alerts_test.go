@@ -297,6 +297,14 @@ var trouble = []struct {
 			time.Sleep(time.Minute)
 		}
 	}, []string{"ElectorTermsLost"}, 6 * time.Minute},
+	{"the leader is stopped, and its work does not end", func(w *world) {
+		w.deploy(3, func(o *elector.Options) {
+			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(20 * time.Minute); return nil }
+		})
+		l := w.leader()
+		go func() { _ = l.el.StepDown(w.Context()) }()
+		time.Sleep(18 * time.Minute)
+	}, []string{"ElectorDrains"}, 12 * time.Minute},
 	{"the work does not stop", func(w *world) {
 		w.deploy(3, func(o *elector.Options) {
 			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(time.Minute); return nil }

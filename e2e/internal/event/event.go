@@ -39,7 +39,7 @@ type Event struct {
 	Gap         time.Duration  `json:"gap,omitempty"`         // Woke: the jump
 	Leader      string         `json:"leader,omitempty"`      // Leader
 	Err         string         `json:"err,omitempty"`         // Cancelled: the cause; Exit, Failure: the error
-	RequestsNow map[string]int `json:"requestsNow,omitempty"` // Requests, Exit: by verb
+	RequestsNow map[string]int `json:"requestsNow,omitempty"` // Requests, End, Exit: by verb
 }
 
 // Write writes events as lines and stamps those that have no time yet. It may be called concurrently.

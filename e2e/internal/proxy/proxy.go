@@ -16,7 +16,8 @@ type Proxy struct {
 	listener net.Listener
 	server   string
 	running  sync.WaitGroup
-	delay    atomic.Int64 // nanoseconds
+	requests atomic.Int64 // how much later what the client sends arrives, in nanoseconds
+	replies  atomic.Int64 // likewise, what the server sends
 
 	mu     sync.Mutex // guards the fields below
 	links  map[*link]struct{}
@@ -64,7 +65,14 @@ func (p *Proxy) Reset() {
 }
 
 // SetDelay has everything that is sent from now on, in either direction, arrive that much later.
-func (p *Proxy) SetDelay(d time.Duration) { p.delay.Store(int64(d)) }
+func (p *Proxy) SetDelay(d time.Duration) {
+	p.requests.Store(int64(d))
+	p.replies.Store(int64(d))
+}
+
+// SetReplyDelay has what the server sends from now on arrive that much later: the answers of a slow server. A new
+// connection waits that long for its handshake too.
+func (p *Proxy) SetReplyDelay(d time.Duration) { p.replies.Store(int64(d)) }
 
 // Open is how many connections are open and not silent.
 func (p *Proxy) Open() int { return p.count(func(l *link) bool { return !l.silent.Load() }) }
@@ -124,8 +132,10 @@ func (p *Proxy) serve(client net.Conn) {
 	defer p.forget(l)
 
 	var both sync.WaitGroup
-	both.Go(func() { l.carry(l.server, p.read(l.client), l.silent.Load) })
-	both.Go(func() { l.carry(l.client, p.read(l.server), func() bool { return l.silent.Load() || l.deaf.Load() }) })
+	both.Go(func() { l.carry(l.server, p.read(l.client, &p.requests), l.silent.Load) })
+	both.Go(func() {
+		l.carry(l.client, p.read(l.server, &p.replies), func() bool { return l.silent.Load() || l.deaf.Load() })
+	})
 	both.Wait()
 }
 
@@ -142,13 +152,13 @@ type chunk struct {
 }
 
 // read reads until the end, however slowly the chunks are taken.
-func (p *Proxy) read(from *net.TCPConn) <-chan chunk {
+func (p *Proxy) read(from *net.TCPConn, delay *atomic.Int64) <-chan chunk {
 	chunks := make(chan chunk, 1<<10)
 	p.running.Go(func() {
 		defer close(chunks)
 		for buf := make([]byte, 32<<10); ; {
 			n, err := from.Read(buf)
-			due := time.Now().Add(time.Duration(p.delay.Load()))
+			due := time.Now().Add(time.Duration(delay.Load()))
 			if n > 0 {
 				chunks <- chunk{bytes.Clone(buf[:n]), due}
 			}

@@ -120,6 +120,22 @@ func TestADelayHoldsBackWhatIsSentInOrderAndTheEnd(t *testing.T) {
 	require.Eventually(t, func() bool { return p.Open() == 0 }, 5*time.Second, time.Millisecond)
 }
 
+func TestADelayOfRepliesLeavesRequestsAlone(t *testing.T) {
+	const delay = 3 * time.Second
+	p, server := start(t)
+	client, served := connect(t, p, server)
+	p.SetReplyDelay(delay)
+	replied := time.Now()
+	_, err := served.Write([]byte("reply"))
+	require.NoError(t, err)
+	requireArrives(t, client, served)
+	require.Less(t, time.Since(replied), delay, "the request was not held back")
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err = io.ReadFull(client, make([]byte, 5))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(replied), delay)
+}
+
 func TestWithoutAServerConnectionsEnd(t *testing.T) {
 	p, server := start(t)
 	require.NoError(t, server.Close())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -34,7 +35,7 @@ type Rollout struct {
 	*fleet.Fleet
 	Config *rest.Config // of the ServiceAccount, by a token as pods get it
 
-	kubeconfig, program string
+	kubeconfig, program, dir string
 }
 
 // New applies the manifests in a namespace of their own, each after edit, if that is not nil, has changed it; dir is
@@ -61,7 +62,7 @@ func New(ctx context.Context, c *cluster.Cluster, namespace, program, dir string
 	if err != nil {
 		return nil, err
 	}
-	r := &Rollout{Fleet: f, program: program, kubeconfig: filepath.Join(dir, namespace+".kubeconfig")}
+	r := &Rollout{Fleet: f, program: program, dir: dir, kubeconfig: filepath.Join(dir, namespace+".kubeconfig")}
 	return r, errors.Join(r.logIn(ctx, c), r.settle(ctx))
 }
 
@@ -138,7 +139,11 @@ func (r *Rollout) Launch(ctx context.Context, name string) (replica *fleet.Repli
 	if addr, err = fleet.Addr(); err != nil {
 		return nil, "", err
 	}
-	args := append(deploy.Env(pod), "KUBECONFIG="+r.kubeconfig, r.program)
+	volume := filepath.Join(r.dir, name) // the pod's emptyDir
+	if err := os.MkdirAll(volume, 0o700); err != nil {
+		return nil, "", err
+	}
+	args := append(deploy.Env(pod), "STATE_DIR="+volume, "KUBECONFIG="+r.kubeconfig, r.program)
 	args = append(args, pod.Spec.Containers[0].Args...)
 	args = append(args, "-bind-address="+addr) // the last one counts, and all share one loopback
 	replica, err = r.Start(name, "env", args...)

@@ -149,13 +149,13 @@ func TestTheNextControllerIsRefusedWhereKubebuilderPutsIt(t *testing.T) {
 	for _, elect := range []string{"-leader-elect", "-leader-elect=false"} {
 		r := f.start("invoice", elect)
 		require.Equal(t, 1, f.ExitCode(r))
-		require.Contains(t, f.Log(r), "add it in setupControllers")
+		require.Contains(t, f.Log(r), "add it in setup")
 	}
 }
 
 func TestTheGoCodeOfTheGuideIsCompiled(t *testing.T) {
 	var sources strings.Builder
-	for _, pattern := range []string{"*/*.go", "../../warmstandby/*.go", "../../warmstandby/term/*.go", "../../manager/*.go"} {
+	for _, pattern := range []string{"*/*.go", "../../warmstandby/*.go", "../../manager/*.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, file := range files {

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
@@ -21,9 +20,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
-	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/examples/internal/migrating/controller" // yours is my.domain/op/internal/controller
-	"github.com/elector-go/elector/examples/warmstandby/term"              // yours is my.domain/op/internal/term
+	"github.com/elector-go/elector/operator"
 	// +kubebuilder:scaffold:imports
 )
 
@@ -120,49 +118,31 @@ func main() {
 		metricsServerOptions.KeyName = metricsCertKey
 	}
 
-	cfg := ctrl.GetConfigOrDie()
-	var mgr *term.Manager
-	run, healthy := func(ctx context.Context) error { return term.Run(ctx, mgr, setupControllers) }, healthz.Ping
-	if enableLeaderElection {
-		el, err := elector.NewForConfig(cfg, elector.Options{
-			// your LeaderElectionID, letter for letter: with another name both would lead
-			Name:      "ecaf1259.my.domain",
-			Namespace: os.Getenv("POD_NAMESPACE"), // your LeaderElectionNamespace: without, leave it out
-			Run:       run,
-			OnOverrun: func(elector.Term) { os.Exit(1) },
-		})
-		if err != nil {
-			setupLog.Error(err, "Failed to set up leader election")
-			os.Exit(1)
-		}
-		cfg.Wrap(el.WrapTransport) // from here on: no writes without a valid term
-		run, healthy = el.Run, el.Check
-	}
-
-	mgr, err := term.NewManager(cfg, ctrl.Options{
+	mgr, err := operator.NewManager(ctrl.GetConfigOrDie(), ctrl.Options{
 		Scheme:                 scheme,
 		Metrics:                metricsServerOptions,
 		WebhookServer:          webhookServer,
 		HealthProbeBindAddress: probeAddr,
+		LeaderElection:         enableLeaderElection,
+		LeaderElectionID:       "ecaf1259.my.domain",
+		// LeaderElectionReleaseOnCancel: true,
 
-		Cache: controller.CacheOptions(), // for the tests, with few rights: not in yours
-	})
+		LeaderElectionNamespace: os.Getenv("POD_NAMESPACE"), // for the tests, outside a pod: not in yours
+		Cache:                   controller.CacheOptions(),  // for the tests, with few rights: not in yours
+	}, setupControllers)
 	if err != nil {
 		setupLog.Error(err, "Failed to start manager")
 		os.Exit(1)
 	}
 
-	if err := errors.Join(
-		mgr.Warm(&corev1.ConfigMap{}), // each type that your controllers watch
-		mgr.Add(term.EveryReplica(run)),
-	); err != nil {
-		setupLog.Error(err, "Failed to set up controllers")
+	if err := mgr.Warm(&corev1.ConfigMap{}); err != nil { // each type that your controllers watch
+		setupLog.Error(err, "Failed to warm the caches")
 		os.Exit(1)
 	}
 	// Kubebuilder will put its next controller here, where it is refused: move it to setupControllers. Webhooks stay.
 	// +kubebuilder:scaffold:builder
 
-	if err := mgr.AddHealthzCheck("healthz", healthy); err != nil {
+	if err := mgr.AddHealthzCheck("healthz", mgr.Check); err != nil {
 		setupLog.Error(err, "Failed to set up health check")
 		os.Exit(1)
 	}

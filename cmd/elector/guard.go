@@ -1,0 +1,166 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The guard is a second process of this binary that holds the program's deadline, for elector run itself may be frozen
+// or dead when it comes. Elector writes lines to the guard's standard input:
+//
+//	group <pgid>   guard this process group; answered by a line
+//	until <ns>     kill it at this time of sharedClock
+//	done           the group is gone: exit
+//
+// At the deadline, and when the input ends without a "done", the guard kills the group and what else descends from
+// elector. The times are absolute and of a clock that all processes share: so a line that was held up on its way, in a
+// frozen elector or in the pipe, grants nothing.
+
+// A guard is elector's end of it.
+type guard struct {
+	pid    int
+	end    <-chan syscall.WaitStatus
+	input  *os.File
+	answer *os.File
+}
+
+func startGuard(n *nursery, binary string) (*guard, error) {
+	input, toGuard, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	fromGuard, output, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, input.Close(), toGuard.Close())
+	}
+	defer input.Close()
+	defer output.Close()
+	g := &guard{input: toGuard, answer: fromGuard}
+	g.pid, g.end, err = n.start(binary, []string{binary, guardHelper, strconv.Itoa(os.Getpid())}, &os.ProcAttr{
+		Files: []*os.File{input, output, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Setpgid: true}, // a terminal's Ctrl-C and Ctrl-Z are not for it
+	})
+	if err != nil {
+		return nil, errors.Join(err, toGuard.Close(), fromGuard.Close())
+	}
+	return g, nil
+}
+
+// watch hands the group to the guard, and returns when the guard has it.
+func (g *guard) watch(ctx context.Context, group int, deadline time.Time) error {
+	g.extend(deadline)
+	fmt.Fprintf(g.input, "group %d\n", group)
+	stop := context.AfterFunc(ctx, func() { _ = g.answer.SetReadDeadline(time.Now()) })
+	defer stop()
+	if _, err := bufio.NewReader(g.answer).ReadString('\n'); err != nil {
+		return fmt.Errorf("the guard process does not answer: %w", err)
+	}
+	return nil
+}
+
+// extend moves the deadline. The shared clock is read first: if this process is frozen between the two, the deadline
+// comes out too early, never too late. A guard that takes nothing from its pipe keeps the deadline it has.
+func (g *guard) extend(deadline time.Time) {
+	at := sharedClock()
+	at += time.Until(deadline)
+	_ = g.input.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	fmt.Fprintf(g.input, "until %d\n", at)
+}
+
+// dismiss ends the guard: the group is gone.
+func (g *guard) dismiss() {
+	_ = g.input.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	fmt.Fprintln(g.input, "done")
+	_ = g.input.Close()
+	_ = g.answer.Close()
+}
+
+// runGuard is the guard process.
+func runGuard(args []string) int {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGTSTP, syscall.SIGPIPE)
+	parent, err := strconv.Atoi(strings.Join(args, " "))
+	if err != nil {
+		return exitOwnFailure
+	}
+	others := othersOf(parent, os.Getpid())
+	lines := make(chan string)
+	go readLines(os.Stdin, lines)
+	var group int
+	until := time.Duration(-1)
+	for {
+		wait := time.Second // the clock of timers stands still while the machine is suspended, the shared one does not
+		if until >= 0 {
+			wait = min(wait, until-sharedClock())
+		}
+		if wait <= 0 {
+			kill(group, parent, others)
+			fmt.Fprintln(os.Stderr, "elector: guard: the lease is about to end and elector has not stopped the program: killed it")
+			return 0
+		}
+		select {
+		case <-time.After(wait):
+		case line, more := <-lines:
+			verb, value, _ := strings.Cut(line, " ")
+			n, _ := strconv.ParseInt(value, 10, 64)
+			switch {
+			case !more:
+				kill(group, parent, others)
+				fmt.Fprintln(os.Stderr, "elector: guard: elector has died: killed the program")
+				return 0
+			case verb == "until":
+				until = time.Duration(n)
+			case verb == "group":
+				group = int(n)
+				fmt.Println("guarding")
+			case verb == "done":
+				return 0
+			}
+		}
+	}
+}
+
+func readLines(r io.Reader, lines chan<- string) {
+	defer close(lines)
+	for s := bufio.NewScanner(r); s.Scan(); {
+		lines <- s.Text()
+	}
+}
+
+// othersOf are the processes below elector that are there before the program is, and are none of its business: the guard,
+// and what a shell has left to the elector that it became by exec.
+func othersOf(elector, guard int) map[int]bool {
+	others := map[int]bool{guard: true}
+	for _, pid := range descendants(elector, others) {
+		others[pid] = true
+	}
+	return others
+}
+
+// kill kills the group, and what else descends from elector. A process that forks meanwhile is found in the next round.
+func kill(group, elector int, others map[int]bool) {
+	for range 10 {
+		if group > 0 {
+			_ = syscall.Kill(-group, syscall.SIGKILL)
+		}
+		rest := descendants(elector, others)
+		if len(rest) == 0 {
+			return
+		}
+		for _, pid := range rest {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -1,0 +1,471 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/elector-go/elector/e2e/cluster"
+)
+
+const user = "runner"
+
+var shared *cluster.Cluster
+
+// TestMain is also elector itself: the tests start this binary with asElector set.
+const asElector = "ELECTOR_TEST_AS_ELECTOR"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asElector) != "" {
+		main()
+		return
+	}
+	os.Exit(withCluster(m))
+}
+
+func withCluster(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	c, err := cluster.Start(ctx, user)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer c.Stop()
+	shared = c
+	return m.Run()
+}
+
+// A stage is a namespace, a kubeconfig and what runs in it.
+type stage struct {
+	t          *testing.T
+	namespace  string
+	kubeconfig string
+}
+
+// newStage grants what the README says and nothing else.
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	t.Parallel()
+	s := &stage{t: t, namespace: namespaceOf(t), kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	require.NoError(t, shared.CreateNamespace(t.Context(), s.namespace))
+	require.NoError(t, shared.GrantLeases(t.Context(), user, s.namespace, "get", "create", "update", "watch", "patch"))
+	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
+	return s
+}
+
+// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ.
+func namespaceOf(t *testing.T) string {
+	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	return strings.Trim(name[max(0, len(name)-63):], "-")
+}
+
+// A replica is an elector process, and the lines that it and its program have written.
+type replica struct {
+	s    *stage
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (r *replica) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out.Write(b)
+}
+
+func (r *replica) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out.String()
+}
+
+func (s *stage) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asElector+"=1", "KUBECONFIG="+s.kubeconfig, "KUBERNETES_SERVICE_HOST=")
+	return cmd
+}
+
+// run starts elector run with a shell script as the program.
+func (s *stage) run(script string, flags ...string) *replica {
+	s.t.Helper()
+	return s.start(s.command(append(append([]string{"run", "--lease", s.namespace + "/batch"}, flags...), "--", "sh", "-c", script)...))
+}
+
+func (s *stage) start(cmd *exec.Cmd) *replica {
+	s.t.Helper()
+	r := &replica{s: s, cmd: cmd, done: make(chan struct{})}
+	out, in, err := os.Pipe() // not cmd.Stdout = r: Wait would wait for whoever inherits it
+	require.NoError(s.t, err)
+	cmd.Stdout, cmd.Stderr = in, in
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	require.NoError(s.t, cmd.Start())
+	in.Close()
+	go func() { _, _ = io.Copy(r, out) }()
+	go func() { _ = cmd.Wait(); close(r.done) }()
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+		_ = cmd.Process.Kill()
+		<-r.done
+		out.Close()
+		if s.t.Failed() {
+			s.t.Logf("replica %d:\n%s", cmd.Process.Pid, r)
+		}
+	})
+	return r
+}
+
+// within waits for what is true sooner or later. Only a machine that does nothing for so long fails it.
+func (s *stage) within(what string, is func() bool) time.Time {
+	s.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
+		require.True(s.t, time.Now().Before(deadline), "waited for: %s", what)
+	}
+	return time.Now()
+}
+
+func (r *replica) says(text string) time.Time {
+	r.s.t.Helper()
+	return r.s.within(text, func() bool { return strings.Contains(r.String(), text) })
+}
+
+// pid reads a number that a script has printed, as "name=123".
+func (r *replica) pid(name string) int {
+	r.s.t.Helper()
+	r.s.within(name, func() bool {
+		_, after, ok := strings.Cut(r.String(), name+"=")
+		return ok && strings.Contains(after, "\n")
+	})
+	_, after, _ := strings.Cut(r.String(), name+"=")
+	number, _, _ := strings.Cut(after, "\n")
+	pid, err := strconv.Atoi(number)
+	require.NoError(r.s.t, err)
+	return pid
+}
+
+func (r *replica) signal(sig syscall.Signal) time.Time {
+	r.s.t.Helper()
+	require.NoError(r.s.t, r.cmd.Process.Signal(sig))
+	return time.Now()
+}
+
+func (r *replica) exitCode() int {
+	r.s.t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(time.Minute):
+		r.s.t.Fatal("elector does not end")
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// alive reports whether a process runs; a zombie does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " Z")
+}
+
+func (s *stage) gone(pid int) time.Time {
+	s.t.Helper()
+	return s.within(fmt.Sprintf("the end of process %d", pid), func() bool { return !alive(pid) })
+}
+
+func (s *stage) holder() string {
+	s.t.Helper()
+	l, err := shared.Admin().CoordinationV1().Leases(s.namespace).Get(s.t.Context(), "batch", metav1.GetOptions{})
+	require.NoError(s.t, err)
+	return value(l.Spec.HolderIdentity)
+}
+
+const (
+	polite = `echo leading=$$; exec sleep 1000`
+	deaf   = `trap "" TERM; echo leading=$$; while :; do sleep 0.1; done`
+)
+
+// short are durations with which a crash takes 6 s, and a program has 3 s to stop after a loss.
+var short6 = []string{"--lease-duration=6s", "--renew-deadline=3s", "--retry-period=500ms"}
+
+// pair starts a leader and a standby.
+func (s *stage) pair(script string, flags ...string) (leader, standby *replica, pid int) {
+	s.t.Helper()
+	leader = s.run(script, flags...)
+	pid = leader.pid("leading")
+	standby = s.run(polite, flags...)
+	standby.says("New leader")
+	return leader, standby, pid
+}
+
+func TestSIGTERMHandsOverWhenTheProgramIsGone(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite)
+	at := leader.signal(syscall.SIGTERM)
+	next := standby.pid("leading")
+	t.Logf("figure: SIGTERM to the next leader's program: %v", time.Since(at).Round(time.Millisecond))
+	require.NotEqual(t, pid, next)
+	require.False(t, alive(pid))
+	require.Zero(t, leader.exitCode())
+	standby.signal(syscall.SIGTERM)
+	require.Zero(t, standby.exitCode())
+	require.Empty(t, s.holder())
+}
+
+func TestAProgramThatCrashesHandsOverAtOnceAndItsSignalIsTheExitCode(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite)
+	at := time.Now()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	standby.pid("leading")
+	t.Logf("figure: crash of the program to the next leader's program: %v", time.Since(at).Round(time.Millisecond))
+	require.Equal(t, 137, leader.exitCode())
+}
+
+func TestTheProgramDiesWithItsElector(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(`sleep 999 & echo child=$!; echo leading=$$; wait`, short6...)
+	child := leader.pid("child")
+	at := leader.signal(syscall.SIGKILL)
+	first := s.gone(pid).Sub(at)
+	t.Logf("figure: SIGKILL of elector to the end of its program: %v, of the program's child: %v", first, s.gone(child).Sub(at))
+	require.False(t, strings.Contains(standby.String(), "leading="), "the standby's program must not run yet")
+	standby.pid("leading")
+	t.Logf("figure: SIGKILL of elector to the next leader's program: %v of 6 s", time.Since(at).Round(time.Millisecond))
+}
+
+func TestAFrozenElectorsProgramIsKilledByTheGuardBeforeAnotherLeads(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite, short6...)
+	at := leader.signal(syscall.SIGSTOP)
+	dead := s.gone(pid)
+	require.NotContains(t, standby.String(), "leading=", "two programs at once")
+	standby.pid("leading")
+	t.Logf("figure: SIGSTOP of elector: program killed after %v, next leader's program after %v, of 6 s", dead.Sub(at).Round(time.Millisecond), time.Since(at).Round(time.Millisecond))
+	leader.signal(syscall.SIGCONT)
+	leader.says("The program has ended")
+	leader.signal(syscall.SIGTERM)
+	require.Zero(t, leader.exitCode())
+}
+
+func TestAFrozenElectorAndProgramAreBothOutlivedByTheGuard(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite, short6...)
+	leader.signal(syscall.SIGSTOP)
+	require.NoError(t, syscall.Kill(-pid, syscall.SIGSTOP))
+	s.gone(pid)
+	require.NotContains(t, standby.String(), "leading=", "two programs at once")
+	standby.pid("leading")
+}
+
+func TestAFrozenProgramEndsOnSIGTERM(t *testing.T) {
+	s := newStage(t)
+	leader, _, pid := s.pair(polite)
+	require.NoError(t, syscall.Kill(-pid, syscall.SIGSTOP))
+	leader.signal(syscall.SIGTERM)
+	s.gone(pid)
+	require.Zero(t, leader.exitCode())
+}
+
+func TestADeafProgramIsKilledBeforeTheLeaseEndsInAPartition(t *testing.T) {
+	s := newStage(t)
+	cut := s.partition()
+	leader := s.run(deaf, short6...)
+	pid := leader.pid("leading")
+	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
+	standby := s.run(polite, short6...)
+	standby.says("New leader")
+	at := cut()
+	dead := s.gone(pid)
+	require.NotContains(t, standby.String(), "leading=", "two programs at once")
+	standby.pid("leading")
+	t.Logf("figure: partition: deaf program killed after %v, next leader's program after %v, of 6 s", dead.Sub(at).Round(time.Millisecond), time.Since(at).Round(time.Millisecond))
+}
+
+func TestADeafProgramHasItsGraceAfterSIGTERM(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(deaf, "--grace=2s")
+	at := leader.signal(syscall.SIGTERM)
+	standby.pid("leading")
+	require.False(t, alive(pid))
+	require.GreaterOrEqual(t, time.Since(at), 2*time.Second)
+	t.Logf("figure: deaf program with a grace of 2 s: next leader's program after %v", time.Since(at).Round(time.Millisecond))
+	require.Equal(t, 137, leader.exitCode())
+}
+
+func TestAForkThatOutlivesItsParentIsGoneBeforeTheRelease(t *testing.T) {
+	for name, fork := range map[string]string{"InTheGroup": "sleep 999 &", "ADaemon": "setsid sleep 999 &"} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			r := s.run(fork + ` echo child=$!; sleep 0.5; exit 7`)
+			child := r.pid("child")
+			require.Equal(t, 7, r.exitCode())
+			require.False(t, alive(child))
+			require.Empty(t, s.holder())
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	s := newStage(t)
+	lease := []string{"run", "--lease", s.namespace + "/batch"}
+	for _, c := range []struct {
+		code int
+		args []string
+	}{
+		{0, append(lease, "--", "true")},
+		{5, append(lease, "--", "sh", "-c", "exit 5")},
+		{143, append(lease, "--", "sh", "-c", "kill -TERM $$")},
+		{125, []string{"run", "--", "true"}},
+		{125, append(lease, "--no-such-flag", "--", "true")},
+		{125, append(lease, "--renew-deadline=20s", "--", "true")},
+		{127, append(lease, "--", "no-such-program")},
+		{126, append(lease, "--", "/etc/passwd")},
+	} {
+		out, err := s.command(c.args...).CombinedOutput()
+		var exit *exec.ExitError
+		require.True(t, err == nil || errors.As(err, &exit), err)
+		code := 0
+		if exit != nil {
+			code = exit.ExitCode()
+		}
+		require.Equal(t, c.code, code, "%v\n%s", c.args, out)
+	}
+}
+
+func TestTheProgramHasStdinItsEnvironmentAndUnbufferedOutput(t *testing.T) {
+	s := newStage(t)
+	cmd := s.command("run", "-lease="+s.namespace+"/batch", "--", "sh", "-c", `printf 'who? '; read name; echo "hello $name, $ELECTOR_LEASE $ELECTOR_IDENTITY $ELECTOR_TOKEN"`)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	r := s.start(cmd)
+	r.says("who? ") // without a newline, and while the program runs
+	holder := s.holder()
+	_, err = io.WriteString(stdin, "world\n")
+	require.NoError(t, err)
+	r.says("hello world, " + s.namespace + "/batch " + holder + " ")
+	require.Regexp(t, ` [1-9][0-9]*\n`, r.String()[strings.Index(r.String(), "hello"):])
+	require.Zero(t, r.exitCode())
+}
+
+func TestOtherSignalsArePassedOn(t *testing.T) {
+	s := newStage(t)
+	r := s.run(`trap 'echo got USR1; exit 3' USR1; echo leading=$$; while :; do sleep 0.05; done`)
+	r.pid("leading")
+	r.signal(syscall.SIGUSR1)
+	r.says("got USR1")
+	require.Equal(t, 3, r.exitCode())
+}
+
+func TestWithRestartItCampaignsAgain(t *testing.T) {
+	s := newStage(t)
+	r := s.run(`echo again; exit 4`, "--restart")
+	s.within("a second run", func() bool { return strings.Count(r.String(), "again\n") >= 2 })
+	r.signal(syscall.SIGTERM)
+	r.exitCode()
+}
+
+// A terminal is what script(1) makes; Ctrl-C is typed into it.
+func TestCtrlCOnATerminalEndsTheProgram(t *testing.T) {
+	if _, err := exec.LookPath("script"); err != nil {
+		t.Skip("no script(1) to make a terminal with")
+	}
+	s := newStage(t)
+	inner := s.command("run", "--lease", s.namespace+"/batch", "--", "sh", "-c", `echo leading=$$; read line; echo "read $line"; sleep 999`)
+	cmd := exec.Command("script", "-qec", shellQuote(inner.Args), "/dev/null")
+	cmd.Env = inner.Env
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	r := s.start(cmd)
+	r.says("leading=")
+	_, err = io.WriteString(stdin, "a line\n")
+	require.NoError(t, err)
+	r.says("read a line") // the program reads from the terminal
+	_, err = stdin.Write([]byte{3})
+	require.NoError(t, err)
+	require.Equal(t, 130, r.exitCode())
+	require.Empty(t, s.holder())
+}
+
+func shellQuote(args []string) string {
+	var quoted []string
+	for _, a := range args {
+		quoted = append(quoted, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+	}
+	return strings.Join(quoted, " ")
+}
+
+// A link forwards connections to the API server until it is cut; then nothing comes through and nothing is said.
+type link struct {
+	mu  sync.Mutex
+	cut bool
+}
+
+func (l *link) isCut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
+}
+
+// partition puts a link in front of the API server, for the replicas started from now on, and returns what cuts it.
+func (s *stage) partition() func() time.Time {
+	s.t.Helper()
+	cfg := shared.UserConfig(user)
+	server := strings.TrimPrefix(cfg.Host, "https://")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { listener.Close() })
+	l := &link{}
+	go func() {
+		for {
+			a, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", server)
+			if err != nil {
+				a.Close()
+				continue
+			}
+			s.t.Cleanup(func() { a.Close(); b.Close() })
+			for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
+				go func() {
+					for buf := make([]byte, 32<<10); ; {
+						n, err := way[0].Read(buf)
+						if err != nil {
+							way[1].Close()
+							return
+						}
+						if !l.isCut() {
+							_, _ = way[1].Write(buf[:n])
+						}
+					}
+				}()
+			}
+		}
+	}()
+	cfg.Host = "https://" + listener.Addr().String()
+	require.NoError(s.t, cluster.WriteKubeconfig(s.kubeconfig, cfg))
+	return func() time.Time {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.cut = true
+		return time.Now()
+	}
+}

@@ -1,0 +1,357 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/metrics"
+)
+
+// passedOn are the signals that go to the program as they are. While none runs they do nothing.
+var passedOn = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH,
+	syscall.SIGALRM}
+
+type runFlags struct {
+	kube                                      *kubeFlags
+	lease, listen                             string
+	grace                                     time.Duration
+	restart                                   bool
+	leaseDuration, renewDeadline, retryPeriod time.Duration
+	verbosity                                 string
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run --lease shop/batch [flags] -- program [args...]",
+		Short: "Run a program only while this replica leads",
+		Long: `Stand by until this replica holds the Lease, and then run the program.
+
+When leadership is lost, on SIGTERM or Ctrl-C, and on "elector step-down", all
+processes of the program get SIGTERM, and SIGKILL if they are still there after
+the grace period or when the lease is about to end. The Lease is released as
+soon as they are gone, and not before.
+
+When the program ends by itself, the Lease is released at once, and elector exits
+with the program's exit code, or 128 and the number of the signal that ended it.
+
+The program's environment has ELECTOR_LEASE (shop/batch), ELECTOR_IDENTITY (the
+holder in the Lease) and ELECTOR_TOKEN (a number that grows with every term:
+store it with what you write, and refuse writes with a smaller one).
+
+Elector's own exit codes: 0 stopped by a signal, 125 elector failed, 126 the
+program cannot be run, 127 it was not found.`,
+		Example: `  # a shell script in one replica at a time
+  elector run --lease shop/batch -- ./batch.sh
+
+  # start it again when it ends, and show who leads on port 8081
+  elector run --lease shop/batch --restart --listen :8081 -- python3 worker.py`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return ownFailure(f.run(cmd.Context(), args)) },
+	}
+	cmd.Flags().SetInterspersed(false) // from the first argument on they are the program's
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return ownFailure(err) })
+	f.kube = addKubeFlags(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&f.lease, "lease", "", "the Lease, as namespace/name or name (required)")
+	fs.StringVar(&f.listen, "listen", "", "address such as :8081 for /healthz, /readyz, /leader and /metrics (default none)")
+	fs.DurationVar(&f.grace, "grace", 25*time.Second, "time from SIGTERM to SIGKILL, cut short if the lease is about to end; 0 for as long as the lease can be kept")
+	fs.BoolVar(&f.restart, "restart", false, "when the program ends, campaign again, after 1 s at first and a minute at most")
+	fs.DurationVar(&f.leaseDuration, "lease-duration", 15*time.Second, "how long other replicas wait after the last renewal before one takes over")
+	fs.DurationVar(&f.renewDeadline, "renew-deadline", 10*time.Second, "how long to lead without a successful renewal")
+	fs.DurationVar(&f.retryPeriod, "retry-period", 2*time.Second, "pause after an error, and between readings where the Lease cannot be watched")
+	fs.StringVarP(&f.verbosity, "v", "v", "0", "verbosity of the log")
+	_ = cmd.RegisterFlagCompletionFunc("lease", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return f.kube.completeLeases(cmd, nil, typed)
+	})
+	return cmd
+}
+
+// ownFailure is the exit code for what is not the program's doing.
+func ownFailure(err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &exitError{code: exitOwnFailure, err: err}
+}
+
+func (f *runFlags) run(ctx context.Context, args []string) error {
+	r, err := f.runner(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if f.listen != "" {
+		server, err := serve(f.listen, r.elector, r.numbers)
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+	}
+	r.children = newNursery()
+	go r.passSignals(stop)
+	return r.run(ctx)
+}
+
+// runner reports all mistakes at once.
+func (f *runFlags) runner(args []string) (*runner, error) {
+	var errs []error
+	var level klog.Level
+	if err := level.Set(f.verbosity); err != nil {
+		errs = append(errs, fmt.Errorf("-v: %w", err))
+	}
+	if f.lease == "" {
+		errs = append(errs, errors.New("--lease is required: the Lease to lead by, such as shop/batch"))
+	}
+	if f.grace < 0 {
+		errs = append(errs, errors.New("--grace: must not be negative"))
+	}
+	r := &runner{flags: f, renewed: make(chan struct{}, 1), numbers: metrics.New()}
+	if len(args) == 0 {
+		errs = append(errs, errors.New("no program: give it after --, as in: elector run --lease shop/batch -- ./batch.sh"))
+	} else {
+		var err error
+		if r.command, err = findCommand(args); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if f.lease == "" {
+		return nil, errors.Join(errs...)
+	}
+	t, err := f.kube.target(f.lease)
+	if err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	r.lease = t
+	r.elector, err = elector.NewForConfig(t.config, elector.Options{
+		Namespace:     t.namespace,
+		Name:          t.name,
+		Run:           r.lead,
+		LeaseDuration: f.leaseDuration,
+		RenewDeadline: f.renewDeadline,
+		RetryPeriod:   f.retryPeriod,
+		Metrics:       renewals{r.numbers, r.renewed},
+	})
+	return r, errors.Join(append(errs, err)...)
+}
+
+// A runner runs the program whenever this replica leads.
+type runner struct {
+	flags    *runFlags
+	lease    target
+	command  command
+	elector  *elector.Elector
+	numbers  *metrics.Collector
+	children *nursery
+	renewed  chan struct{} // holds a token when the lease was renewed since it was last read
+	began    time.Time     // when the program was last started
+}
+
+// renewals are the metrics, and a knock at each renewal.
+type renewals struct {
+	*metrics.Collector
+	knock chan<- struct{}
+}
+
+func (r renewals) Renewed(lease types.NamespacedName, latency, left, renewDeadline time.Duration) {
+	r.Collector.Renewed(lease, latency, left, renewDeadline)
+	select {
+	case r.knock <- struct{}{}:
+	default:
+	}
+}
+
+func (r *runner) run(ctx context.Context) error {
+	klog.FromContext(ctx).Info("Standing by", "lease", r.lease.String(), "identity", r.elector.Status().Identity)
+	const longest = time.Minute
+	for pause := time.Second; ; pause = min(2*pause, longest) {
+		err := r.elector.Run(ctx)
+		if ctx.Err() != nil || !r.flags.restart {
+			return quiet(err)
+		}
+		if time.Since(r.began) > longest {
+			pause = time.Second
+		}
+		klog.FromContext(ctx).Info("Campaigning again", "after", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// quiet takes the words from a program's exit code: the program has said itself what was wrong.
+func quiet(err error) error {
+	var exit *exitError
+	if errors.As(err, &exit) && exit.err == nil {
+		return &exitError{code: exit.code}
+	}
+	return err
+}
+
+// passSignals stops elector on SIGTERM and SIGINT, and passes the others on to the program's first process.
+func (r *runner) passSignals(stop func()) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT}, passedOn...)...)
+	for sig := range signals {
+		switch {
+		case sig == syscall.SIGTERM || sig == syscall.SIGINT:
+			stop()
+		case sig == syscall.SIGHUP && ownsTerminal():
+			stop() // the terminal is gone
+		default:
+			r.children.pass(sig.(syscall.Signal))
+		}
+	}
+}
+
+// lead is the elector's callback: it returns when no process of the program is left.
+func (r *runner) lead(ctx context.Context) error {
+	log := klog.FromContext(ctx)
+	term, _ := elector.TermFrom(ctx)
+	d := deadlines{term: term, budget: r.flags.leaseDuration - r.flags.renewDeadline, from: term.ValidUntil()}
+	if d.from.IsZero() {
+		return nil // lost before it began
+	}
+	runtime.LockOSThread() // the program dies with the thread that starts it
+	defer runtime.UnlockOSThread()
+	cmd := r.command
+	cmd.env = append(os.Environ(),
+		"ELECTOR_LEASE="+r.lease.String(),
+		"ELECTOR_IDENTITY="+term.Identity(),
+		"ELECTOR_TOKEN="+strconv.FormatUint(term.Token(), 10))
+	r.began = time.Now()
+	starting, cancel := context.WithDeadline(ctx, d.kill())
+	p, err := start(starting, r.children, cmd, d.guard())
+	cancel()
+	if p == nil {
+		return ownFailure(err)
+	}
+	log.Info("Started the program", "program", cmd.argv[0], "pid", p.pid, "token", term.Token())
+	end := r.supervise(ctx, p, &d)
+	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
+	if err == nil {
+		err = end.lost
+	}
+	return errors.Join(ownFailure(err), end.result(context.Cause(ctx)))
+}
+
+// deadlines are worked out from the last renewal that is known.
+type deadlines struct {
+	term   elector.Term
+	budget time.Duration // from the end of the authority to that of the lease
+	from   time.Time     // the end of the authority
+}
+
+// renew takes in a renewal. A term that has ended keeps the deadlines it had.
+func (d *deadlines) renew() {
+	if until := d.term.ValidUntil(); !until.IsZero() {
+		d.from = until
+	}
+}
+
+// kill is when elector kills the program, and guard is when the guard does if elector has not. What is left after that
+// is for clocks of different rates.
+func (d *deadlines) kill() time.Time  { return d.from.Add(d.budget / 2) }
+func (d *deadlines) guard() time.Time { return d.from.Add(d.budget * 3 / 4) }
+
+// supervise returns when the program is gone: the first process and all others.
+func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e ending) {
+	defer p.gone()
+	const often = 5 * time.Millisecond // a process that another one waits for ends without news
+	var grace, poll <-chan time.Time
+	terminate := func() {
+		p.terminate()
+		if grace == nil && r.flags.grace > 0 {
+			grace = time.After(r.flags.grace)
+		}
+	}
+	overdue := time.NewTimer(time.Until(d.kill()))
+	defer overdue.Stop()
+	stopping, guardEnd, end := ctx.Done(), p.guard.end, p.end
+	for {
+		select {
+		case <-r.renewed:
+			d.renew()
+			p.guard.extend(d.guard())
+			overdue.Reset(time.Until(d.kill()))
+		case <-stopping:
+			stopping, e.asked = nil, end != nil
+			terminate()
+		case <-guardEnd:
+			guardEnd = nil
+			if stopping != nil && time.Now().Before(d.kill()) {
+				e.lost = errors.New("the guard process has died; stopped the program, which must not run without it")
+			}
+			terminate()
+		case <-grace:
+			e.killed = true
+			p.kill()
+		case <-overdue.C:
+			e.killed = true
+			p.kill()
+		case e.status = <-end:
+			end = nil
+			if p.alive() {
+				terminate()
+			}
+			poll = time.After(0)
+		case <-poll:
+			if !p.alive() {
+				return e
+			}
+			if e.killed {
+				p.kill()
+			}
+			poll = time.After(often)
+		}
+	}
+}
+
+// An ending is how the program's first process ended, and why.
+type ending struct {
+	status syscall.WaitStatus
+	asked  bool  // it was there when it was asked to end
+	killed bool  // SIGKILL was sent
+	lost   error // the guard had died
+}
+
+func (e ending) String() string {
+	if e.status.Signaled() {
+		return "signal: " + e.status.Signal().String()
+	}
+	return fmt.Sprintf("exit code %d", e.status.ExitStatus())
+}
+
+// result is the callback's. To have ended by the SIGTERM that elector sent is to have done what was asked.
+func (e ending) result(cause error) error {
+	switch {
+	case e.asked && errors.Is(cause, elector.ErrLost):
+		return nil // it campaigns again, whatever the exit code
+	case e.status.Signaled() && e.asked && e.status.Signal() == syscall.SIGTERM:
+		return nil
+	case e.status.Signaled():
+		return &exitError{code: 128 + int(e.status.Signal())}
+	case e.status.ExitStatus() != 0:
+		return &exitError{code: e.status.ExitStatus()}
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/elector-go/elector"
+)
+
+// The states of a Lease, for people and for -o json.
+const (
+	stateHeld    = "held"
+	stateFree    = "free"    // released, or never taken
+	stateExpired = "expired" // by this machine's clock
+	stateMissing = "missing"
+)
+
+// A report is what status says.
+type report struct {
+	Lease       string     `json:"lease"`
+	State       string     `json:"state"`
+	Holder      string     `json:"holder,omitempty"`
+	Since       *time.Time `json:"since,omitempty"`       // when the holder won the Lease
+	LastRenewal *time.Time `json:"lastRenewal,omitempty"` // by the holder's clock
+	Expires     *time.Time `json:"expires,omitempty"`     // without a renewal until then
+	Duration    string     `json:"leaseDuration,omitempty"`
+	Transitions int32      `json:"transitions"`
+	Writer      string     `json:"writer,omitempty"`   // the program that wrote the Lease last, as the API server names it
+	StepDown    *string    `json:"stepDown,omitempty"` // the annotation's value: a request that nobody has answered yet
+	Advice      []string   `json:"advice,omitempty"`   // what to know and to do
+}
+
+func newStatus() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status [namespace/]lease",
+		Short: "Who leads, since when, and what to do if nobody does",
+		Long: `Show who holds a Lease, since when, and how far it is from expiry.
+
+Times in a Lease are those of its holder's clock; what has expired is judged by
+this machine's. Needs the verb get on the Lease.
+
+Exit codes: 0 somebody leads, 3 nobody does, 1 the Lease could not be read.`,
+		Example: "  elector status shop/batch\n  kubectl elector status -n shop order-controller -o json",
+		Args:    oneLease,
+	}
+	kube := addKubeFlags(cmd)
+	addOutput(cmd, &output)
+	cmd.ValidArgsFunction = kube.completeLeases
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(output); err != nil {
+			return err
+		}
+		t, err := kube.target(args[0])
+		if err != nil {
+			return err
+		}
+		lease, err := get(cmd.Context(), t)
+		if err != nil {
+			return err
+		}
+		r := describe(t.String(), lease, time.Now())
+		if err := r.write(cmd.OutOrStdout(), output); err != nil {
+			return err
+		}
+		if r.State != stateHeld {
+			return &exitError{code: exitNobody}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func addOutput(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "", "json, or nothing for people")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func checkOutput(output string) error {
+	if output != "" && output != "json" {
+		return fmt.Errorf("--output %q: the only other format is json", output)
+	}
+	return nil
+}
+
+// get returns nil for a Lease that does not exist, and errors that say what to do.
+func get(ctx context.Context, t target) (*coordinationv1.Lease, error) {
+	leases, err := t.leases()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	lease, err := leases.Leases(t.namespace).Get(ctx, t.name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain(t, "get", err)
+	}
+	return lease, nil
+}
+
+// explain adds to an error of the API what somebody can do about it.
+func explain(t target, verb string, err error) error {
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%w\ngrant the verb %s on leases.coordination.k8s.io %q in namespace %s", err, verb, t.name, t.namespace)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%s does not accept the credentials: %w\nlog in again, or choose another --context", t.config.Host, err)
+	case apierrors.ReasonForError(err) == metav1.StatusReasonUnknown:
+		return fmt.Errorf("cannot reach the API server %s: %w", t.config.Host, err)
+	}
+	return err
+}
+
+// describe judges a Lease at a moment. lease may be nil.
+func describe(name string, lease *coordinationv1.Lease, now time.Time) report {
+	r := report{Lease: name, State: stateMissing}
+	if lease == nil {
+		r.advise("No such Lease. Either no candidate has run yet (check their logs: they may lack the verb create), or the name or the namespace is another.")
+		return r
+	}
+	spec := lease.Spec
+	r.State = stateFree
+	r.Transitions = value(spec.LeaseTransitions)
+	r.Writer = writer(lease)
+	if v, ok := lease.Annotations[stepDownAnnotation]; ok {
+		r.StepDown = &v
+	}
+	if spec.RenewTime != nil {
+		r.LastRenewal = &spec.RenewTime.Time
+	}
+	if r.Holder = value(spec.HolderIdentity); r.Holder == "" {
+		r.advise("Nobody leads. A running candidate takes a free Lease within milliseconds, or seconds if it may not watch: if it stays free, none is running, or none is healthy, or none may update it.")
+		return r
+	}
+	r.State = stateHeld
+	if spec.AcquireTime != nil {
+		r.Since = &spec.AcquireTime.Time
+	}
+	seconds := time.Duration(value(spec.LeaseDurationSeconds)) * time.Second
+	r.Duration = seconds.String()
+	if r.LastRenewal == nil || seconds <= 0 {
+		r.advise("The record is not whole (no renewTime or no leaseDurationSeconds): it may have been edited. Candidates treat it as expired.")
+		r.State = stateExpired
+		return r
+	}
+	expires := r.LastRenewal.Add(seconds)
+	r.Expires = &expires
+	r.adviseHeld(seconds, now)
+	return r
+}
+
+var uuidEnd = regexp.MustCompile(`_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// adviseHeld says what there is to know of a Lease with a holder.
+func (r *report) adviseHeld(seconds time.Duration, now time.Time) {
+	switch ahead := r.LastRenewal.Sub(now); {
+	case ahead > 2*time.Second:
+		r.advise("The last renewal is %s in the future: the holder's clock or this machine's is wrong. Candidates do not compare clocks, but the times shown here mean little.", short(ahead))
+	case now.After(*r.Expires):
+		r.State = stateExpired
+		r.advise("By this machine's clock the Lease expired %s ago. If the last renewal moves when you look again, the clocks differ and the holder is well.", short(now.Sub(*r.Expires)))
+		r.advise("If not, the holder has crashed or is cut off, and no candidate has taken over: check that one runs, its log, and its rights (get, update, watch). Do not delete the Lease: a free or expired one is taken by itself.")
+	case now.Sub(*r.LastRenewal) > seconds/2:
+		r.advise("The last renewal is %s old, of %s: the holder is late. If it goes on like this, another takes over in %s.", short(now.Sub(*r.LastRenewal)), short(seconds), short(r.Expires.Sub(now)))
+	}
+	if r.StepDown != nil {
+		r.advise("The holder was asked to step down, and still leads: its work may be draining. If this stays, the holder does not know the annotation %s: delete its pod instead.", stepDownAnnotation)
+	}
+	if uuidEnd.MatchString(r.Holder) {
+		r.advise("The holder's identity ends in a UUID, as programs with client-go's elector choose it. Such a holder does not step down when asked: delete its pod instead.")
+	}
+	if seconds < 5*time.Second {
+		r.advise("A duration of %s leaves little time for a slow API server: the durations can be checked with Options.Promise.", short(seconds))
+	}
+}
+
+func (r *report) advise(format string, args ...any) {
+	r.Advice = append(r.Advice, fmt.Sprintf(format, args...))
+}
+
+// writer is who wrote the spec last, as the API server has noted it: the beginning of the user agent.
+func writer(lease *coordinationv1.Lease) string {
+	var name string
+	var last time.Time
+	for _, f := range lease.ManagedFields {
+		if f.Time != nil && !f.Time.Time.Before(last) && f.FieldsV1 != nil && strings.Contains(string(f.FieldsV1.Raw), "f:renewTime") {
+			name, last = f.Manager, f.Time.Time
+		}
+	}
+	return name
+}
+
+func (r report) write(w io.Writer, output string) error {
+	if output == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	now := time.Now()
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(key, format string, args ...any) { fmt.Fprintf(tw, key+":\t"+format+"\n", args...) }
+	line("Lease", "%s", r.Lease)
+	line("State", "%s", r.State)
+	if r.Holder != "" {
+		line("Holder", "%s", r.Holder)
+	}
+	if r.Since != nil {
+		line("Leads since", "%s (%s)", r.Since.Local().Format(time.RFC3339), duration.HumanDuration(now.Sub(*r.Since)))
+	}
+	if r.LastRenewal != nil {
+		line("Last renewal", "%s ago", short(now.Sub(*r.LastRenewal)))
+	}
+	if r.Expires != nil && r.State == stateHeld {
+		line("Expires in", "%s of %s, unless renewed", short(r.Expires.Sub(now)), r.Duration)
+	}
+	if r.State != stateMissing {
+		line("Transitions", "%d", r.Transitions)
+	}
+	if r.Writer != "" {
+		line("Written by", "%s", r.Writer)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, a := range r.Advice {
+		fmt.Fprintf(w, "\n%s\n", a)
+	}
+	return nil
+}
+
+func short(d time.Duration) string {
+	if d.Abs() < 10*time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return duration.HumanDuration(d)
+}
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+func newFollow() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "follow [namespace/]lease",
+		Short: "Each change of leader, as it happens",
+		Long: `Print who leads, and then a line for each change, until Ctrl-C.
+
+A crashed leader is gone once its Lease has expired, counted by this machine's
+clock from the last renewal that arrived. Needs the verbs get and watch on the
+Lease; without watch it reads every two seconds.`,
+		Example: "  elector follow shop/batch\n  elector follow shop/batch -o json | jq -r .holder",
+		Args:    oneLease,
+	}
+	kube := addKubeFlags(cmd)
+	addOutput(cmd, &output)
+	cmd.ValidArgsFunction = kube.completeLeases
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(output); err != nil {
+			return err
+		}
+		t, err := kube.target(args[0])
+		if err != nil {
+			return err
+		}
+		if _, err := get(cmd.Context(), t); err != nil {
+			return err // Follow would go on trying, which is no answer to a mistake
+		}
+		leases, err := t.leases()
+		if err != nil {
+			return err
+		}
+		holders, err := elector.Follow(cmd.Context(), leases, t.namespace, t.name)
+		if err != nil {
+			return err
+		}
+		for holder := range holders {
+			if err := writeHolder(cmd.OutOrStdout(), output, time.Now(), holder); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func writeHolder(w io.Writer, output string, at time.Time, holder string) error {
+	if output == "json" {
+		return json.NewEncoder(w).Encode(struct {
+			Time   time.Time `json:"time"`
+			Holder string    `json:"holder"` // empty: nobody
+		}{at, holder})
+	}
+	if holder == "" {
+		holder = "(nobody)"
+	}
+	_, err := fmt.Fprintln(w, at.Local().Format("2006-01-02T15:04:05.000Z07:00"), holder)
+	return err
+}

@@ -1,0 +1,65 @@
+package operator
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/lock"
+)
+
+func TestElectFillsInTheOptionsOfAManager(t *testing.T) {
+	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop"}
+	el, err := Elect(&rest.Config{}, &opts)
+	require.NoError(t, err)
+	require.NotEmpty(t, el.Status().Identity)
+	require.Equal(t, el.Status().Identity, opts.LeaderElectionResourceLockInterface.Identity())
+	require.True(t, opts.LeaderElectionReleaseOnCancel)
+	require.Equal(t, forever, *opts.GracefulShutdownTimeout)
+	require.Equal(t, 15*time.Second, *opts.LeaseDuration)
+	require.Equal(t, lock.RenewDeadline, *opts.RenewDeadline)
+	require.Equal(t, lock.RetryPeriod, *opts.RetryPeriod)
+
+	_, err = Elect(&rest.Config{}, &opts)
+	require.ErrorContains(t, err, "LeaderElectionResourceLockInterface: ", "a second time")
+}
+
+func TestWithoutLeaderElectionElectChangesNothing(t *testing.T) {
+	opts := manager.Options{LeaderElectionID: "orders"}
+	el, err := Elect(&rest.Config{}, &opts)
+	require.NoError(t, err)
+	require.Nil(t, el)
+	require.Equal(t, manager.Options{LeaderElectionID: "orders"}, opts)
+}
+
+func TestAGracefulShutdownTimeoutThatIsSetIsKept(t *testing.T) {
+	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop", GracefulShutdownTimeout: ptr.To(time.Minute)}
+	_, err := Elect(&rest.Config{}, &opts)
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, *opts.GracefulShutdownTimeout)
+}
+
+func TestMistakesInTheOptionsAreReportedTogether(t *testing.T) {
+	opts := manager.Options{
+		LeaderElection:             true,
+		LeaderElectionResourceLock: "configmapsleases",
+		RenewDeadline:              ptr.To(20 * time.Second),
+	}
+	_, err := Elect(nil, &opts)
+	for _, field := range []string{"LeaderElectionID: ", "LeaderElectionNamespace: ", "LeaderElectionResourceLock: ", "RenewDeadline", "cfg: "} {
+		require.ErrorContains(t, err, field)
+	}
+	require.Nil(t, opts.LeaderElectionResourceLockInterface)
+}
+
+func TestTheElectorsOtherOptionsCanBeSet(t *testing.T) {
+	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop"}
+	el, err := Elect(&rest.Config{}, &opts, func(o *elector.Options) { o.Identity = "shop-7" })
+	require.NoError(t, err)
+	require.Equal(t, "shop-7", el.Status().Identity)
+}
