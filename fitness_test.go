@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
 )
 
 // L6 and S9: leaders that are unfit, or do not return.
@@ -102,5 +103,26 @@ func TestADrainWithoutLimitIsLoggedEachMinute(t *testing.T) {
 		time.Sleep(10*time.Minute + 5*time.Second)
 		assert.Equal(w, 10, count(a.log(), "The callback has not returned yet"))
 		require.True(w, a.el.IsLeader())
+	})
+}
+
+func TestAReplicaThatBecomesUnfitWhileItsWinIsUnderWayReleases(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var sick atomic.Bool
+		w.aLease("", 1)
+		a := w.join("a", with(func(o *elector.Options) {
+			o.Healthy = func(context.Context) error {
+				if sick.Load() {
+					return errors.New("sick")
+				}
+				return nil
+			}
+		}))
+		a.client.Intercept(electortest.On(electortest.Fault{After: 3 * time.Second}, "update"))
+		time.Sleep(100 * time.Millisecond)
+		sick.Store(true)
+		b := w.join("b")
+		took := w.within(20*time.Second, "b leads", func() bool { return w.leader() == b })
+		assert.Less(w, took, 7*time.Second)
 	})
 }

@@ -178,3 +178,22 @@ func TestAStandbyWhoseLateWinWasOvertakenIsBoundByTheOther(t *testing.T) {
 		assert.Nil(w, w.leader(), "x was promised 15 s")
 	})
 }
+
+func TestABlankLeaseIsNotPutBackAfterItsOwnHasExpired(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.lenient = true
+		a := w.join("a", draining(40*time.Second))
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		a.client.Partition(electortest.Both)
+		w.within(20*time.Second, "b leads", func() bool { return len(w.spans()) == 2 })
+		b.client.SilenceWatches(true)
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec = coordinationv1.LeaseSpec{} })
+		a.client.Partition(electortest.NoPartition)
+		time.Sleep(8 * time.Second)
+		assert.Equal(w, "b", holder(w.lease()))
+		assert.Len(w, w.spans(), 2)
+		assert.True(w, w.spans()[1].end.IsZero())
+	})
+}

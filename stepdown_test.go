@@ -9,6 +9,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
 )
 
 // L7, L8, and stepping down in a fleet that polls.
@@ -167,5 +168,62 @@ func TestIfAllYieldTheShortestLeads(t *testing.T) {
 		w.join("a", yield(600*time.Millisecond))
 		took := w.within(time.Second, "b leads", func() bool { return w.leader() == b })
 		assert.Greater(w, took, 300*time.Millisecond)
+	})
+}
+
+func withoutWatch(r *replica) *replica {
+	r.client.ForbidWatch(true)
+	r.client.CloseWatches()
+	return r
+}
+
+func TestATransferToNobodyEndsWithoutAWatchToo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		withoutWatch(w.join("a"))
+		w.awaitLeader(time.Second)
+		b := withoutWatch(w.join("b"))
+		time.Sleep(time.Minute)
+		w.annotate("nobody-here")
+		w.within(10*time.Second, "another leads", func() bool { return w.leader() == b })
+	})
+}
+
+func TestAPolicyThatKeepsAStepDownAnnotationCostsOneTermAtMost(t *testing.T) {
+	for _, value := range []string{"", "a", "b", "nobody-here"} {
+		inWorld(t, func(w *world) {
+			w.join("a")
+			w.awaitLeader(time.Second)
+			w.join("b")
+			w.api.SetAdmission(func(_ electortest.Request, l *coordinationv1.Lease) error {
+				l.Annotations = map[string]string{annotation: value}
+				return nil
+			})
+			time.Sleep(time.Minute)
+			before := w.api.Requests("a", "") + w.api.Requests("b", "")
+			time.Sleep(time.Minute)
+			assert.Less(w, w.api.Requests("a", "")+w.api.Requests("b", "")-before, 60)
+			assert.LessOrEqual(w, len(w.spans()), 2)
+			assert.NotNil(w, w.leader())
+			w.api.SetAdmission(nil)
+			time.Sleep(time.Minute)
+			w.kubectl(func(l *coordinationv1.Lease) { delete(l.Annotations, annotation) })
+			time.Sleep(3 * time.Second)
+			first := w.leader()
+			w.annotate("")
+			w.awaitLeader(time.Second, first) // a request of its own is heeded again
+		})
+	}
+}
+
+func TestAHandThatInsistsOnATransferToTheHolderIsAnsweredEverSlower(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		for range 400 {
+			w.annotate("a")
+			time.Sleep(25 * time.Millisecond)
+		}
+		w.oneTerm()
+		assert.Less(w, w.api.Requests("a", "update"), 60, "in ten seconds")
 	})
 }

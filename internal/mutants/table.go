@@ -131,7 +131,7 @@ var mutants = []mutant{
 		"t.overtaken = t.phase != standingBy && !ours",
 		"t.overtaken = false"},
 	{"S6", "a past holder puts back a Lease when its own has expired", "lease.go",
-		"case !t.owns(o, c.identity), o.lease == nil && age(t.sent, now) >= c.leaseDuration:",
+		"case !t.owns(o, c.identity), (o.lease == nil || o.claim.blank()) && age(t.sent, now) >= c.leaseDuration:",
 		"case !t.owns(o, c.identity):"},
 	{"S7", "another holder is acted on at the deadline only", "lease.go",
 		"\tcase !t.owns(o, c.identity):\n\t\treturn &LostError{Reason: ReasonTakenOver",
