@@ -95,7 +95,7 @@ func (c *candidate) standBy(ctx context.Context) bool {
 	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
 	c.own.phase = releasing
 	if !c.calls.writing() && len(c.own.unconfirmed) > 0 {
-		c.seen.stale = true // the watch may have more to tell
+		c.seen.stale = true // the watch may have more to show
 	}
 	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
 		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
@@ -193,7 +193,7 @@ func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
 	return l
 }
 
-// becomeDraining waits for a callback that was told to stop. The lease is kept alive meanwhile, if it is ours (S9).
+// becomeDraining waits for a callback that has to stop. The lease is kept alive meanwhile, if it is ours (S9).
 func (c *candidate) becomeDraining(l *activeTerm) {
 	now := time.Now()
 	c.own.phase, c.own.drainSince = draining, now
@@ -337,13 +337,13 @@ func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{
 	c.expire(time.Now())
 }
 
-// notice takes in what the watch tells.
+// notice takes in what the watch reports.
 func (c *candidate) notice(ev watchEvent) {
 	now := time.Now()
 	c.watch.notice(ev, now)
 	switch {
 	case ev.opened && c.own.phase == standingBy && c.seen.lease != nil:
-		c.seen.stale = true // a deletion before the watch began is not told by it
+		c.seen.stale = true // the watch does not show a deletion from before it began
 	case ev.lease != nil && ev.change == watch.Deleted:
 		c.observe(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
 	case ev.lease != nil:

@@ -290,7 +290,7 @@ func TestAnOverrunIsLoggedWhereNobodyListens(t *testing.T) {
 		w.awaitLeader(time.Second)
 		r.client.Partition(electortest.Both)
 		time.Sleep(16 * time.Second)
-		assert.Equal(w, 1, count(r.log(), "The callback was told to stop and still runs"))
+		assert.Equal(w, 1, count(r.log(), "The callback had to stop and still runs"))
 	})
 }
 

@@ -17,11 +17,11 @@ type activeTerm struct {
 	ctx          context.Context // the callback's
 	cancel       context.CancelCauseFunc
 	reportedEnd  bool            // Events and Metrics why it has ended; the reporter's
-	reportedStop bool            // the log that it was told to stop; likewise
+	reportedStop bool            // the log that it has to stop; likewise
 	drained      int             // minutes of the drain that were logged; likewise
 	returned     chan struct{}   // closed when the callback has returned
 	result       error           // of the callback, once it has
-	cause        error           // why it had been told to stop by then, nil if it had not
+	cause        error           // why its ctx had ended by then, nil if it had not
 	ctxErr       error           // likewise: ctx's own
 	outer        context.Context // of Elector.Run
 	stepDown     chan struct{}   // closed by StepDown
@@ -41,7 +41,7 @@ func (l *activeTerm) start(sent time.Time) {
 }
 
 // renewed moves the end of the term's authority on. It does not bring back a term that is over, nor one that has run out
-// though its timer has not told yet, as on waking from a suspension (S1).
+// though its timer has not fired yet, as on waking from a suspension (S1).
 func (l *activeTerm) renewed(sent time.Time) {
 	l.expire()
 	l.term.authority.Store(&authority{sent: sent})
@@ -66,7 +66,7 @@ func (l *activeTerm) expire() {
 	l.lose(lost)
 }
 
-// lose takes the authority away, then tells the callback why. The first reason stays.
+// lose takes the authority away, then ends the callback's ctx with the reason. The first reason stays.
 func (l *activeTerm) lose(lost *LostError) {
 	l.term.end()
 	l.cancel(lost)
@@ -83,7 +83,7 @@ func (l *activeTerm) raise() {
 		e.opts.OnOverrun(l.term)
 		return
 	}
-	l.log.Error(context.Cause(l.ctx), "The callback was told to stop and still runs: the lease is about to end, and another replica may lead beside it")
+	l.log.Error(context.Cause(l.ctx), "The callback had to stop and still runs: the lease is about to end, and then another replica may lead at the same time")
 }
 
 // end ends the term after the callback has returned.
@@ -94,7 +94,7 @@ func (l *activeTerm) end() {
 }
 
 // run runs the callback. runtime.Goexit counts as an error. A panic is passed on as it is: in a process that is about
-// to crash nothing may be released. It is caught only to be told from Goexit, which no deferred function can do
+// to crash nothing may be released. It is caught only to tell it from Goexit, which no deferred function can do
 // otherwise.
 func (l *activeTerm) run(callback func(context.Context) error) {
 	l.result = errGoexit

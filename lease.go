@@ -88,7 +88,7 @@ func (c claim) onto(lease *coordinationv1.Lease, labels map[string]string) *coor
 }
 
 // released reports whether the claim is what a holder leaves behind when it lets go: no holder, for one second. An
-// admission policy may have made that longer; then the two times tell, which are the same in a release, of client-go's
+// admission policy may have made that longer; then the two times show it: they are the same in a release, of client-go's
 // elector too. A holder name that somebody only blanked out looks different, and frees nobody: the one who leads has not
 // stopped.
 func (c claim) released() bool {
@@ -228,7 +228,7 @@ func (o observed) gone(version uint64, sent, now time.Time) observed {
 		return o
 	}
 	if o.lease != nil && version == 0 {
-		// What was deleted may be newer than what was seen. (A watch, with its version, tells every change before.)
+		// What was deleted may be newer than what was seen. (A watch, with its version, shows every change before.)
 		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, defaultLeaseDuration)))
 	}
 	if o.lease != nil || !o.known() {
@@ -279,7 +279,7 @@ type phase int
 const (
 	standingBy phase = iota
 	leading          // the callback runs and nothing is wrong
-	draining         // the callback was told to stop and has not returned
+	draining         // the callback has to stop and has not returned
 	releasing        // the callback has returned
 )
 
@@ -358,7 +358,7 @@ func (t tenure) saw(o observed, identity string) tenure {
 }
 
 // sending returns the tenure once the write c, decided on o, is about to be sent: from here on it may be applied, whatever
-// becomes of the reply. A watch event may even tell so first.
+// becomes of the reply. A watch event may even show it first.
 func (t tenure) sending(o observed, do action, c claim, now time.Time) tenure {
 	if do == acquire && o.lease != nil && o.claim.holder == c.holder && t.owns(o, c.holder) {
 		t.adopted++

@@ -196,7 +196,7 @@ func (o Options) checkDurations() (errs []error) {
 	}
 	switch {
 	case o.RenewDeadline < minRenewDeadline:
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be at least %v: an answer of the API may take a third of it, and no API server keeps to less", o.RenewDeadline, minRenewDeadline))
+		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be at least %v: answers of the API may take half of it, and no API server keeps to less", o.RenewDeadline, minRenewDeadline))
 	case o.RenewDeadline >= o.LeaseDuration:
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop; set both, or neither (the defaults are %v and %v)",
 			o.RenewDeadline, o.LeaseDuration, defaultRenewDeadline, defaultLeaseDuration))

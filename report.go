@@ -17,7 +17,7 @@ type EventRecorder interface {
 	Event(object runtime.Object, eventtype, reason, message string)
 }
 
-// A reporter tells people and programs what becomes of a candidate: the log, Events, Metrics and OnNewLeader. Nothing in
+// A reporter says what becomes of a candidate, in the log, Events, Metrics and OnNewLeader. Nothing in
 // the election depends on it.
 type reporter struct {
 	*Elector
@@ -29,7 +29,7 @@ type reporter struct {
 	unfit     bool      // Options.Healthy has failed
 }
 
-// changed tells that the Lease has changed.
+// changed reports that the Lease has changed.
 func (r *reporter) changed(before, next observed, own tenure) {
 	if own.phase == standingBy {
 		r.suspect(before, next, own)
@@ -49,7 +49,7 @@ func (r *reporter) changed(before, next observed, own tenure) {
 	}
 }
 
-// suspect tells of a Lease that another process holds, or held, under this candidate's name.
+// suspect reports a Lease that another process holds, or held, under this candidate's name.
 func (r *reporter) suspect(before, next observed, own tenure) {
 	if next.holder() != r.identity || own.owns(next, r.identity) || len(own.previous) > 0 {
 		return
@@ -63,7 +63,7 @@ func (r *reporter) suspect(before, next observed, own tenure) {
 	}
 }
 
-// begun tells of a new term.
+// begun reports a new term.
 func (r *reporter) begun(l *activeTerm, seen observed) {
 	l.log.Info("Became leader")
 	r.opts.Metrics.Term(r.lease, l.term)
