@@ -45,6 +45,9 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity)
 	ctx = context.WithoutCancel(ctx)
+	if e.client != nil {
+		ctx = e.client.use(ctx)
+	}
 	c := &candidate{
 		Elector: e,
 		log:     log,
@@ -56,9 +59,6 @@ func newCandidate(e *Elector, ctx context.Context) *candidate {
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.timing)
 	c.stateDir = newStateDir(log, e.opts.StateDir, e.lease)
-	if e.client != nil {
-		e.client.use()
-	}
 	return c
 }
 

@@ -72,10 +72,15 @@ type client struct {
 	users int        // Runs that have not returned
 }
 
-func (c *client) use() {
+// runKey is the key under which the ctx of a Run's requests has link.closed as it was when that Run began.
+type runKey struct{}
+
+// use returns the ctx for the requests of a Run that begins.
+func (c *client) use(ctx context.Context) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.users++
+	return context.WithValue(ctx, runKey{}, c.links[0].closed.Load())
 }
 
 // unuse closes the connections after the last user.
@@ -131,12 +136,11 @@ func newLink(cfg *rest.Config) (*link, error) {
 // dial makes a connection. net/http goes on to dial when the request is given up, and would keep for ever what it gets
 // after the last Run has ended.
 func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	closed := l.closed.Load()
 	conn, err := l.dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	if l.closed.Load() != closed {
+	if closed, ours := ctx.Value(runKey{}).(int64); ours && l.closed.Load() != closed {
 		conn.Close()
 		return nil, errNoRun
 	}
