@@ -2,6 +2,7 @@ package elector_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,16 +128,16 @@ func TestALateReplyOfAnAttemptThatAnotherOneOvertookChangesNothing(t *testing.T)
 		a := w.join("a")
 		w.awaitLeader(time.Second)
 		time.Sleep(time.Minute)
-		late := false
+		var late atomic.Bool
 		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
 			if n == 1 {
-				late = true
+				late.Store(true)
 				return electortest.Fault{After: 6 * time.Second}
 			}
 			return electortest.Fault{}
 		}))
 		time.Sleep(time.Minute)
-		require.True(w, late)
+		require.True(w, late.Load())
 		w.oneTerm()
 		until := w.last().term.ValidUntil()
 		assert.Greater(w, time.Until(until), 7*time.Second, "renewed by the attempts after it")

@@ -3,6 +3,7 @@ package electortest_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ type watching struct {
 	began  time.Time
 	events []string // "holder@time"
 	closed time.Duration
+	mu     sync.Mutex // guards events and closed
 }
 
 func startWatch(t *testing.T, ctx context.Context, c *Client, opts metav1.ListOptions) *watching {
@@ -36,8 +38,12 @@ func startWatch(t *testing.T, ctx context.Context, c *Client, opts metav1.ListOp
 			if l, ok := e.Object.(*coordinationv1.Lease); ok {
 				what = *l.Spec.HolderIdentity
 			}
+			got.mu.Lock()
 			got.events = append(got.events, fmt.Sprintf("%s@%s", what, time.Since(got.began)))
+			got.mu.Unlock()
 		}
+		got.mu.Lock()
+		defer got.mu.Unlock()
 		got.closed = time.Since(got.began)
 	}()
 	return got
@@ -47,6 +53,8 @@ func startWatch(t *testing.T, ctx context.Context, c *Client, opts metav1.ListOp
 func (w *watching) expect(t *testing.T, events ...string) {
 	t.Helper()
 	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	require.Equal(t, events, w.events)
 }
 

@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,12 +51,12 @@ type program struct {
 	work    func(ctx context.Context)
 
 	mu      sync.Mutex
-	began   time.Time // the work, last
-	told    time.Time // that its ctx ended, last
-	ended   time.Time // the work, last
-	stopped time.Time // when OnStoppedLeading was called
-	terms   int
-	leaders []string // what OnNewLeader was called with
+	began   time.Time    // the work, last
+	told    time.Time    // that its ctx ended, last
+	ended   time.Time    // the work, last
+	stopped time.Time    // when OnStoppedLeading was called
+	terms   atomic.Int32 // begun
+	leaders []string     // what OnNewLeader was called with
 }
 
 func inFleet(t *testing.T, test func(f *fleet)) {
@@ -169,7 +170,7 @@ func (p *program) enter() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.began = time.Now()
-	p.terms++
+	p.terms.Add(1)
 }
 
 func (p *program) leave() {

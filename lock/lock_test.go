@@ -40,7 +40,7 @@ func TestAFreeLeaseIsAcquiredAndRenewed(t *testing.T) {
 		require.Equal(f, "a", *f.lease().Spec.HolderIdentity)
 		require.EqualValues(f, 15, *f.lease().Spec.LeaseDurationSeconds)
 		f.pass(10 * time.Minute)
-		require.Equal(f, 1, a.terms)
+		require.Equal(f, 1, int(a.terms.Load()))
 		require.WithinDuration(f, time.Now(), f.lease().Spec.RenewTime.Time, 4*time.Second)
 	})
 }
@@ -101,7 +101,7 @@ func TestAStandbyThatIsStoppedEndsAtOnceAndWritesNothing(t *testing.T) {
 		<-b.done
 		require.Less(f, time.Since(begin), 100*time.Millisecond)
 		require.Zero(f, f.api.Requests("b", "update"))
-		require.Equal(f, 0, b.terms)
+		require.Equal(f, 0, int(b.terms.Load()))
 		require.False(f, b.stopped.IsZero(), "OnStoppedLeading is called whenever Run ends")
 	})
 }
@@ -131,10 +131,10 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 		<-a.done
 		require.Less(f, time.Since(begin), lock.RenewDeadline+2*lock.RetryPeriod)
 		f.pass(time.Second)
-		require.Equal(f, 1, a.terms)
+		require.Equal(f, 1, int(a.terms.Load()))
 		a.run()
 		f.await(16*time.Second, nil)
-		require.Equal(f, 2, a.terms)
+		require.Equal(f, 2, int(a.terms.Load()))
 	})
 }
 
@@ -157,10 +157,10 @@ func TestALeaseThatWasNotReleasedIsTakenUpAgainByTheSameReplica(t *testing.T) {
 					f.pass(after)
 					a.run()
 					f.await(time.Second, nil)
-					require.Zero(f, b.terms)
-					require.Equal(f, 2, a.terms)
+					require.Zero(f, int(b.terms.Load()))
+					require.Equal(f, 2, int(a.terms.Load()))
 					f.pass(time.Minute)
-					require.Equal(f, 2, a.terms)
+					require.Equal(f, 2, int(a.terms.Load()))
 					require.Equal(f, "a", *f.lease().Spec.HolderIdentity)
 				})
 			})
@@ -236,7 +236,7 @@ func TestSeveralElectionsInOneProcessDoNotTouchEachOther(t *testing.T) {
 		<-one.done
 		f.pass(time.Minute)
 		require.True(f, two.elector.IsLeader())
-		require.Equal(f, 1, two.terms)
+		require.Equal(f, 1, int(two.terms.Load()))
 	})
 }
 

@@ -130,7 +130,7 @@ func TestACallbackThatReturnsAtOnceGoesOnLeading(t *testing.T) {
 		f.start("b")
 		f.pass(10 * time.Minute)
 		require.Equal(t, a, f.leader())
-		require.Equal(t, 1, a.terms)
+		require.Equal(t, 1, int(a.terms.Load()))
 		a.stop()
 		f.await(50*time.Millisecond, a)
 	})
@@ -212,7 +212,7 @@ func TestOnNewOnOverrunIsCalledAfterALossUnlessTheProcessHasEnded(t *testing.T) 
 		f.pass(time.Minute)
 		p.run() // a program that lives on: what was waited for is over
 		f.await(time.Minute, nil)
-		require.Equal(t, 2, p.terms)
+		require.Equal(t, 2, int(p.terms.Load()))
 	})
 }
 
