@@ -364,6 +364,9 @@ func (c *candidate) observe(next observed) {
 		c.own = c.own.applied(next.claim, next.lease, c.own.doubtedSent)
 		c.lastRenewal = c.own.sent
 		c.active.renewed(c.own.sent)
+		if !c.calls.repeats(next.claim) {
+			c.report.renewed(c.own.sent, next.at)
+		}
 	}
 	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
 		c.calls.void()

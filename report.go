@@ -27,6 +27,7 @@ type reporter struct {
 	heldUntil time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	suspected int64     // acquireTime of the record reported by suspect
 	unfit     bool      // Options.Healthy has failed
+	renewedAt time.Time // when the last renewal that was reported was sent
 }
 
 // changed reports that the Lease has changed.
@@ -66,11 +67,19 @@ func (r *reporter) suspect(before, next observed, own tenure) {
 // begun reports a new term.
 func (r *reporter) begun(l *activeTerm, seen observed) {
 	l.log.Info("Became leader")
+	r.renewedAt = l.term.authority.Load().sent
 	r.opts.Metrics.Term(r.lease, l.term)
 	if !r.heldUntil.IsZero() {
 		r.opts.Metrics.HandedOver(r.lease, time.Since(r.heldUntil))
 	}
 	r.event(seen, corev1.EventTypeNormal, "became leader")
+}
+
+// renewed reports a renewal that was sent at sent, and found at now to have been applied.
+func (r *reporter) renewed(sent, now time.Time) {
+	left := max(r.renewDeadline-age(r.renewedAt, now), 0)
+	r.opts.Metrics.Renewed(r.lease, now.Sub(sent), left, r.renewDeadline)
+	r.renewedAt = sent
 }
 
 // stopping logs once that the callback's ctx has ended, and why; cause is nil if it has not.

@@ -81,6 +81,11 @@ func (cs *calls) awaits(sent time.Time) bool {
 	return slices.ContainsFunc(cs.all, func(k *call) bool { return k.do != get && !k.givenUp && k.sent.Equal(sent) })
 }
 
+// repeats reports whether a write of the claim is under way whose answer counts.
+func (cs *calls) repeats(c claim) bool {
+	return slices.ContainsFunc(cs.all, func(k *call) bool { return k.do != get && !k.givenUp && !k.ignored && k.claim == c })
+}
+
 // ignore marks those whose answers do not count any more once k was answered: the older ones, and repetitions of it.
 func (cs *calls) ignore(k *call) {
 	for _, other := range cs.all {
@@ -285,7 +290,6 @@ func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time)
 		c.observe(c.seen.see(lease, k.sent, now))
 		return
 	}
-	left := max(c.renewDeadline-age(c.own.sent, now), 0)
 	c.own = c.own.applied(k.claim, lease, k.sent).pinning(k.do, lease, c.identity)
 	if !k.repair {
 		c.contested = 0
@@ -300,7 +304,7 @@ func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time)
 	c.lastRenewal = k.sent
 	if c.active != nil {
 		c.active.renewed(k.sent)
-		c.opts.Metrics.Renewed(c.lease, now.Sub(k.sent), left, c.renewDeadline)
+		c.report.renewed(k.sent, now)
 	}
 }
 

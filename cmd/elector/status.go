@@ -198,7 +198,7 @@ func writer(lease *coordinationv1.Lease) string {
 	var name string
 	var last time.Time
 	for _, f := range lease.ManagedFields {
-		if f.Time != nil && !f.Time.Time.Before(last) && f.FieldsV1 != nil && strings.Contains(string(f.FieldsV1.Raw), "f:renewTime") {
+		if f.Time != nil && !f.Time.Time.Before(last) && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.GetRawString(), "f:renewTime") {
 			name, last = f.Manager, f.Time.Time
 		}
 	}
