@@ -126,3 +126,43 @@ func TestAReplicaThatBecomesUnfitWhileItsWinIsUnderWayReleases(t *testing.T) {
 		assert.Less(w, took, 7*time.Second)
 	})
 }
+
+func TestALonelyUnhealthyLeaderDoesNotLeadAgainBeforeItIsHealthy(t *testing.T) {
+	inWorld(t, func(w *world) {
+		began := time.Now()
+		w.join("a", with(func(o *elector.Options) {
+			o.Healthy = func(context.Context) error {
+				if time.Since(began) > time.Minute {
+					return errors.New("queue stuck")
+				}
+				return nil
+			}
+		}))
+		w.awaitLeader(3 * time.Second)
+		time.Sleep(3 * time.Minute)
+		assert.Len(w, w.spans(), 1)
+		assert.Nil(w, w.leader())
+	})
+}
+
+func TestHealthThatAnswersTooLateIsNoHealth(t *testing.T) {
+	inWorld(t, func(w *world) {
+		fast, over := time.Now().Add(time.Minute), make(chan struct{})
+		defer close(over)
+		w.join("a", with(func(o *elector.Options) {
+			o.Healthy = func(context.Context) error {
+				if time.Now().After(fast) {
+					select {
+					case <-time.After(11 * time.Second): // RenewDeadline is 10 s
+					case <-over:
+					}
+				}
+				return nil
+			}
+		}))
+		w.awaitLeader(3 * time.Second)
+		time.Sleep(10 * time.Minute)
+		assert.Len(w, w.spans(), 1)
+		assert.Nil(w, w.leader())
+	})
+}

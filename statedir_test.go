@@ -148,3 +148,31 @@ func TestAStateDirThatCannotBeUsedIsAnErrorOfNew(t *testing.T) {
 		assert.ErrorContains(t, err, "Options.Run", "with all other mistakes")
 	}
 }
+
+func TestAFileThatIsNotWhollyWhatItShouldBeProvesNothing(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.left(dir)
+		data, err := os.ReadFile(stateFile(dir))
+		require.NoError(w, err)
+		data = append(data[:len(data)-1], `,{"identity":5}]`...)
+		require.NoError(w, os.WriteFile(stateFile(dir), data, 0o600))
+		began := time.Now()
+		again := w.join("again", inDir(dir))
+		w.within(20*time.Second, "it leads", func() bool { return w.leader() == again })
+		assert.Greater(w, time.Since(began), 10*time.Second)
+	})
+}
+
+func TestTheLockIsLetGoWithTheEndOfRun(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		a := w.join("a", inDir(dir))
+		w.awaitLeader(time.Second)
+		a.stop()
+		require.NoError(w, a.awaitEnd(time.Second))
+		b := w.join("b", inDir(dir))
+		w.awaitLeader(time.Second)
+		assert.Zero(w, count(b.log(), "Another process has locked the file"))
+	})
+}

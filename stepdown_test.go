@@ -227,3 +227,49 @@ func TestAHandThatInsistsOnATransferToTheHolderIsAnsweredEverSlower(t *testing.T
 		assert.Less(w, w.api.Requests("a", "update"), 60, "in ten seconds")
 	})
 }
+
+func TestARequestToStepDownThatNamesNobodyHandsOverAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.join("a")
+		w.awaitLeader(time.Second)
+		b := w.join("b")
+		time.Sleep(time.Minute)
+		w.annotate("")
+		w.within(100*time.Millisecond, "b leads", func() bool { return w.leader() == b })
+	})
+}
+
+func TestACandidateDoesNotYieldToAWinOfItsOwn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aLease("", 1)
+		a := w.join("a", with(func(o *elector.Options) { o.Yield = func() time.Duration { return 20 * time.Second } }))
+		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+			return electortest.Fault{LoseReply: n == 1}
+		}))
+		took := w.within(time.Minute, "a leads", func() bool { return w.leader() == a })
+		assert.Greater(w, took, 20*time.Second)
+		assert.Less(w, took, 36*time.Second, "it yielded once")
+	})
+}
+
+func TestANegativeYieldIsNone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		eager := with(func(o *elector.Options) { o.Yield = func() time.Duration { return -time.Hour } })
+		a := w.join("a", eager)
+		w.awaitLeader(time.Second)
+		var standbys []*replica
+		for i := range 20 {
+			standbys = append(standbys, w.join(string(rune('A'+i)), eager))
+		}
+		time.Sleep(time.Minute)
+		w.api.ResetRequests()
+		a.stop()
+		w.awaitLeader(time.Second, a)
+		w.pass(100 * time.Millisecond)
+		writes := 0
+		for _, r := range standbys {
+			writes += w.api.Requests(r.name, "update")
+		}
+		assert.Less(w, writes, 20, "not all at the same moment")
+	})
+}

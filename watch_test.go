@@ -1,6 +1,8 @@
 package elector_test
 
 import (
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,5 +109,48 @@ func TestAClientThatNeverReturnsIsAskedNoMoreThanFourTimes(t *testing.T) {
 		assert.LessOrEqual(w, w.api.Requests("a", ""), 5)
 		assert.ErrorContains(w, a.el.Check(nil), "have not returned")
 		assert.Equal(w, 1, count(a.log(), "No more requests are sent"))
+	})
+}
+
+func TestStandbysWithSilentWatchesAskAtRandomMoments(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		var mu sync.Mutex
+		asked := map[string]time.Time{}
+		reopened := map[string]time.Time{}
+		var standbys []*replica
+		for i := range 20 {
+			standbys = append(standbys, w.join(string(rune('A'+i))))
+		}
+		time.Sleep(time.Minute)
+		for _, r := range standbys {
+			r.client.SilenceWatches(true)
+			r.client.Intercept(func(q electortest.Request) electortest.Fault {
+				mu.Lock()
+				defer mu.Unlock()
+				if _, ok := asked[r.name]; q.Verb == "get" && !ok {
+					asked[r.name] = time.Now()
+				}
+				if _, ok := reopened[r.name]; q.Verb == "watch" && !ok {
+					reopened[r.name] = time.Now()
+				}
+				return electortest.Fault{}
+			})
+		}
+		a.stop()
+		require.NoError(w, a.awaitEnd(time.Second))
+		w.awaitLeader(8*time.Second, a)
+		w.pass(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		var moments []time.Time
+		for who, when := range asked {
+			moments = append(moments, when)
+			assert.Less(w, reopened[who].Sub(when), 100*time.Millisecond, "the answer showed what its watch has missed")
+		}
+		first, last := slices.MinFunc(moments, time.Time.Compare), slices.MaxFunc(moments, time.Time.Compare)
+		assert.Greater(w, last.Sub(first), 100*time.Millisecond)
+		assert.Greater(w, len(asked), 5)
 	})
 }
