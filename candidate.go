@@ -90,7 +90,11 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		if d.do == lead {
 			return true
 		}
-		c.await(c.act(c.check(c.watch.poll(d)), now), ctx.Done(), nil, nil)
+		until := c.act(c.check(c.watch.poll(d)), now)
+		if c.stateDir.waits() {
+			until = earliest(until, now.Add(c.opts.RetryPeriod))
+		}
+		c.await(until, ctx.Done(), nil, nil)
 	}
 	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
 	c.own.phase = releasing

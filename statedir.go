@@ -94,6 +94,9 @@ func (s *stateDir) lock() (dead []claim) {
 	return dead
 }
 
+// waits reports whether another process has the lock, so that it has to be tried again.
+func (s *stateDir) waits() bool { return s != nil && s.busy }
+
 // record adds what a write that may win the Lease says. The marks of the dead stay, because the write may never arrive. A
 // failure costs no more than the proof.
 func (s *stateDir) record(c claim) {
