@@ -364,8 +364,8 @@ func (c *candidate) observe(next observed) {
 	}
 	c.changes++
 	c.own = c.own.saw(next, c.identity)
-	if c.own.seenApplied(next) && !c.calls.awaits(c.own.doubtedSent) {
-		c.own = c.own.applied(next.claim, next.lease, c.own.doubtedSent)
+	if own, ok := c.own.seenApplied(next); ok && !c.calls.awaits(own.sent) {
+		c.own = own
 		c.lastRenewal = c.own.sent
 		c.active.renewed(c.own.sent)
 		if !c.calls.repeats(next.claim) {

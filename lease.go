@@ -369,11 +369,15 @@ func (t tenure) sending(o observed, do action, c claim, now time.Time) tenure {
 	return t
 }
 
-// seenApplied reports whether the record is just what a holder's last write says, whose reply has not come or was lost.
-// Then that write is known to have been applied, and the term is renewed from when it was first sent (S1).
-func (t tenure) seenApplied(o observed) bool {
+// seenApplied returns the tenure once the record is just what a holder's last write says, whose reply has not come or was
+// lost. Then that write is known to have been applied, and counts from when it was first sent: which of its repetitions
+// was applied is not known (S1). It is not ok with any other record.
+func (t tenure) seenApplied(o observed) (next tenure, ok bool) {
 	serving := t.phase == leading || t.phase == draining
-	return serving && !t.overtaken && o.lease != nil && o.claim == t.doubted && t.doubtedSent.After(t.sent)
+	if !serving || t.overtaken || o.lease == nil || o.claim != t.doubted || !t.doubtedSent.After(t.sent) {
+		return t, false
+	}
+	return t.applied(o.claim, o.lease, t.doubtedSent), true
 }
 
 // applied returns the tenure once the write c of its own, sent at sent, is known to have been applied, and to have

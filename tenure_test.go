@@ -165,10 +165,18 @@ func TestAWriteThatIsSeenToHaveBeenAppliedCountsFromWhenItWasFirstSent(t *testin
 	} {
 		own.phase = c.phase
 		o := before.see(c.seen.lease(), at(5*s), at(6*s))
-		assert.Equal(t, c.want, own.saw(o, "me").seenApplied(o), c.name)
+		next, ok := own.saw(o, "me").seenApplied(o)
+		assert.Equal(t, c.want, ok, c.name)
+		if ok {
+			assert.Equal(t, at(2*s), next.sent, "from when it was first sent, not from the repetition, nor from when it was seen (S1)")
+			assert.Equal(t, o.claim, next.wrote)
+		} else {
+			assert.Equal(t, at(0), next.sent, c.name)
+		}
 	}
 
 	own.phase, own.overtaken = leading, true
 	o := before.see(renewal.lease(), at(5*s), at(6*s))
-	assert.False(t, own.seenApplied(o), "another's record was seen in between")
+	_, ok := own.seenApplied(o)
+	assert.False(t, ok, "another's record was seen in between")
 }
