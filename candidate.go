@@ -90,7 +90,7 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		if d.do == lead {
 			return true
 		}
-		until := c.act(c.check(c.watch.poll(d)), now)
+		until := c.act(c.check(c.watch.poll(c.behind(d))), now)
 		if c.stateDir.waits() {
 			until = earliest(until, now.Add(c.opts.RetryPeriod))
 		}
@@ -133,6 +133,19 @@ func (c *candidate) forgetDead() {
 		c.own.dead = nil
 		c.stateDir.forget()
 	}
+}
+
+// behind puts an acquisition off by this candidate's share of the spread (L4), and by Yield (L7). A Lease that is free is
+// free from when that was seen; one that expires, from then on.
+func (c *candidate) behind(d decision) decision {
+	if d.do != acquire {
+		return d
+	}
+	d.at = latest(d.at, c.seen.since).Add(c.jitter)
+	if c.opts.Yield != nil && c.seen.holder() != c.identity {
+		d.at = d.at.Add(max(c.opts.Yield(), 0))
+	}
+	return d
 }
 
 // check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
@@ -293,13 +306,6 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 	switch d.do {
 	case idle, done, lead, stop, stepDown:
 		return now.Add(c.leaseDuration)
-	case acquire:
-		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		free := latest(d.at, c.seen.since).Add(c.jitter)
-		if c.opts.Yield != nil && c.seen.holder() != c.identity {
-			free = free.Add(max(c.opts.Yield(), 0))
-		}
-		at = latest(at, free)
 	}
 	if now.Before(at) {
 		return at

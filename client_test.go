@@ -124,6 +124,45 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
 }
 
+func TestASecondAttemptUsesAConnectionOfItsOwn(t *testing.T) {
+	api := electortest.NewServer()
+	defer api.Close()
+	var mu sync.Mutex
+	var from []string // where renewals came from
+	over := make(chan struct{})
+	leases := serveLeases(api)
+	server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			mu.Lock()
+			from = append(from, r.RemoteAddr)
+			first := len(from) == 1
+			mu.Unlock()
+			if first {
+				<-over
+			}
+		}
+		leases.ServeHTTP(w, r)
+	}))
+	e, err := elector.NewForConfig(server.config(), elector.Options{
+		Namespace: namespace, Name: name, LeaseDuration: 6 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: 10 * time.Millisecond,
+		Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- e.Run(ctx) }()
+	attempts := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return from
+	}
+	require.Eventually(t, func() bool { return len(attempts()) > 1 }, 25*time.Second, 10*time.Millisecond)
+	close(over)
+	cancel()
+	require.NoError(t, <-ended)
+	assert.NotEqual(t, attempts()[0], attempts()[1], "the first is overdue: its connection may be dead")
+}
+
 func TestAConnectionThatIsMadeAfterTheLastRunHasEndedIsClosed(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()
