@@ -152,7 +152,7 @@ func (c *candidate) behind(d decision) decision {
 // Lease free long since (L2). Each candidate asks at a random moment of its own.
 func (c *candidate) check(d decision) decision {
 	quiet := c.seen.quiet()
-	if d.do != acquire || !c.watch.open || quiet.IsZero() || c.asked.After(quiet) {
+	if d.do != acquire || !c.watch.open || quiet.IsZero() || !c.asked.Before(quiet) {
 		return d
 	}
 	if at := quiet.Add(c.jitter * time.Duration(c.opts.RetryPeriod/2/spread)); at.Before(d.at) {
@@ -260,7 +260,7 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 		}
 		return false, nil
 	}
-	if h := c.seen.holder(); lost.givenUp() && (h == "" || h == c.identity) { // nobody else leads yet
+	if lost.givenUp() {
 		c.own.sitOut, c.own.gaveUp = time.Now().Add(c.leaseDuration), c.own.wrote.acquired
 	}
 	if c.opts.SingleTerm && result != nil {
