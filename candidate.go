@@ -324,7 +324,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
 	now := time.Now()
 	until = earliest(until, c.nextCall(now))
-	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil))
+	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil, len(c.calls.all)))
 	if c.active != nil {
 		until = earliest(until, now.Add(pulse))
 	}

@@ -410,7 +410,7 @@ var mutants = []mutant{
 		"\tif len(c.calls.all)+c.watch.underWay() >= maxCalls {\n\t\treturn false",
 		"\tif false {\n\t\treturn false"},
 	{"L9", "watches that do not return do not count", "watch.go",
-		" && w.lingering() < maxCalls-2 {",
+		" && w.lingering() < maxCalls-2 && calls+w.lingering() < maxCalls {",
 		" {"},
 	{"L9", "that nothing is sent any more is not reported", "candidate.go",
 		"stuck := c.calls.stuck(now)+c.watch.lingering() >= maxCalls",
