@@ -18,6 +18,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
+	"github.com/elector-go/elector/lock"
 )
 
 // L5 and NewClient: what lies between an Elector and the server's HTTP.
@@ -122,6 +123,43 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	cancel()
 	running.Wait()
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
+}
+
+// L3 on a lock for client-go: its client is around that of NewClient.
+func TestALocksOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
+	opts := elector.Options{Namespace: namespace, Name: name, Identity: "a", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second}
+	for how, makeLock := range map[string]func(cfg *rest.Config) (*lock.Lock, error){
+		"New": func(cfg *rest.Config) (*lock.Lock, error) {
+			client, err := elector.NewClient(cfg)
+			require.NoError(t, err)
+			return lock.New(client, opts)
+		},
+		"NewForConfig": func(cfg *rest.Config) (*lock.Lock, error) { return lock.NewForConfig(cfg, opts) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			api := electortest.NewServer()
+			defer api.Close()
+			leases, from := serveLeases(api), make(chan string, 100)
+			server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					from <- r.RemoteAddr
+					<-r.Context().Done() // no renewal is answered
+					return
+				}
+				leases.ServeHTTP(w, r)
+			}))
+			l, err := makeLock(server.config())
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			_, _, err = l.Get(ctx)
+			require.NoError(t, err)
+			first := <-from
+			second := <-from
+			assert.NotEqual(t, first, second)
+			cancel()
+			assert.Eventually(t, func() bool { return server.open.Load() == 0 }, time.Minute, 10*time.Millisecond, "connections afterwards")
+		})
+	}
 }
 
 func TestAConnectionThatIsMadeAfterTheLastRunHasEndedIsClosed(t *testing.T) {
