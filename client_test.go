@@ -18,6 +18,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
+	"github.com/elector-go/elector/lock"
 )
 
 // L5 and NewClient: what lies between an Elector and the server's HTTP.
@@ -124,43 +125,58 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
 }
 
-func TestASecondAttemptUsesAConnectionOfItsOwn(t *testing.T) {
-	api := electortest.NewServer()
-	defer api.Close()
-	var mu sync.Mutex
-	var from []string // where renewals came from
-	over := make(chan struct{})
-	leases := serveLeases(api)
-	server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut {
-			mu.Lock()
-			from = append(from, r.RemoteAddr)
-			first := len(from) == 1
-			mu.Unlock()
-			if first {
-				<-over
-			}
+// L3, for an Elector and for a lock for client-go, whose client is around that of NewClient.
+func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
+	opts := elector.Options{Namespace: namespace, Name: name, Identity: "a", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second}
+	acquire := func(ctx context.Context, l *lock.Lock, err error) error {
+		if err == nil {
+			_, _, err = l.Get(ctx)
 		}
-		leases.ServeHTTP(w, r)
-	}))
-	e, err := elector.NewForConfig(server.config(), elector.Options{
-		Namespace: namespace, Name: name, LeaseDuration: 6 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: 10 * time.Millisecond,
-		Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- e.Run(ctx) }()
-	attempts := func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return from
+		return err
 	}
-	require.Eventually(t, func() bool { return len(attempts()) > 1 }, 25*time.Second, 10*time.Millisecond)
-	close(over)
-	cancel()
-	require.NoError(t, <-ended)
-	assert.NotEqual(t, attempts()[0], attempts()[1], "the first is overdue: its connection may be dead")
+	for how, start := range map[string]func(ctx context.Context, cfg *rest.Config) error{
+		"elector.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			opts := opts
+			opts.Run = func(ctx context.Context) error { <-ctx.Done(); return nil }
+			e, err := elector.NewForConfig(cfg, opts)
+			if err == nil {
+				go e.Run(ctx)
+			}
+			return err
+		},
+		"lock.New": func(ctx context.Context, cfg *rest.Config) error {
+			client, err := elector.NewClient(cfg)
+			require.NoError(t, err)
+			l, err := lock.New(client, opts)
+			return acquire(ctx, l, err)
+		},
+		"lock.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			l, err := lock.NewForConfig(cfg, opts)
+			return acquire(ctx, l, err)
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			api := electortest.NewServer()
+			defer api.Close()
+			leases, from := serveLeases(api), make(chan string, 100)
+			server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					from <- r.RemoteAddr
+					<-r.Context().Done() // no renewal is answered
+					return
+				}
+				leases.ServeHTTP(w, r)
+			}))
+			ctx, cancel := context.WithCancel(t.Context())
+			require.NoError(t, start(ctx, server.config()))
+			first := <-from
+			second := <-from
+			assert.NotEqual(t, first, second)
+			cancel()
+			assert.Eventually(t, func() bool { return server.open.Load() == 0 }, time.Minute, 10*time.Millisecond, "connections afterwards")
+		})
+	}
 }
 
 func TestAConnectionThatIsMadeAfterTheLastRunHasEndedIsClosed(t *testing.T) {

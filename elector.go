@@ -26,8 +26,8 @@ type Elector struct {
 	timing
 	opts    Options
 	lease   types.NamespacedName
-	leases  coordinationv1client.LeaseInterface
-	client  *client // leases' own, if it is from NewClient; else nil
+	links   [2]coordinationv1client.LeaseInterface // the first and the spare one, which differ only for NewClient's client
+	client  *client                                // theirs, if it is from NewClient; else nil
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[activeTerm] // nil while standing by
@@ -50,11 +50,25 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod, opts.DrainLimit},
 		opts:   opts,
 		lease:  types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
-		leases: leases.Leases(opts.Namespace),
 	}
-	e.client, _ = leases.(*client)
+	e.links[0] = leases.Leases(opts.Namespace)
+	e.links[1] = e.links[0]
+	switch c := leases.(type) {
+	case *client:
+		e.client, e.links[1] = c, c.links[1].leases.Leases(opts.Namespace)
+	case wrapper:
+		if inner, ok := c.Unwrap().(*client); ok {
+			e.client, e.links[1] = inner, c.Wrap(inner.links[1].leases.Leases(opts.Namespace))
+		}
+	}
 	e.state.Store(&snapshot{})
 	return e, nil
+}
+
+// A wrapper is a client around another, as in package lock. It does the same on the spare connection of NewClient's.
+type wrapper interface {
+	Unwrap() coordinationv1client.LeasesGetter
+	Wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface
 }
 
 func prefixed(err error) error {
@@ -64,12 +78,12 @@ func prefixed(err error) error {
 	return fmt.Errorf("elector: %w", err)
 }
 
-// connection is the client for a request: the first or the spare one, which is the same for clients but NewClient's.
+// connection is the client for a request.
 func (e *Elector) connection(spare bool) coordinationv1client.LeaseInterface {
-	if e.client == nil || !spare {
-		return e.leases
+	if spare {
+		return e.links[1]
 	}
-	return e.client.links[1].leases.Leases(e.lease.Namespace)
+	return e.links[0]
 }
 
 // redial closes a connection on which the request at sent was not answered.

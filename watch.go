@@ -175,7 +175,7 @@ func (w *watching) begin(now time.Time) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	s := &session{events: make(chan watchEvent), ended: make(chan struct{}), cancel: cancel}
 	w.session, w.since = s, now
-	leases, name := w.leases, w.opts.Name
+	leases, name := w.links[0], w.opts.Name
 	go func() {
 		defer close(s.ended)
 		defer cancel()

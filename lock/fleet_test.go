@@ -43,6 +43,7 @@ type program struct {
 	name    string
 	client  *electortest.Client
 	config  leaderelection.LeaderElectionConfig
+	options func(o *elector.Options) // what Upgrade changes
 	elector *leaderelection.LeaderElector
 	lock    *lock.Lock
 	stop    context.CancelFunc
@@ -83,7 +84,7 @@ func inFleet(t *testing.T, test func(f *fleet)) {
 func (f *fleet) start(who string, change ...func(p *program)) *program {
 	f.Helper()
 	p := f.prepare(who, change...)
-	config, err := lock.Upgrade(p.config)
+	config, err := lock.Upgrade(p.config, p.options)
 	require.NoError(f, err)
 	p.config, p.lock = config, config.Lock.(*lock.Lock)
 	return p.launch()
@@ -110,6 +111,7 @@ func (f *fleet) prepare(who string, change ...func(p *program)) *program {
 	p := &program{f: f, name: who, client: f.api.Client(who), done: make(chan struct{})}
 	p.client.SetLatency(roundTrip)
 	p.work = func(ctx context.Context) { <-ctx.Done() }
+	p.options = func(*elector.Options) {}
 	p.config = leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Client: p.client.CoordinationV1(),

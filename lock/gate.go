@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"net/http"
 	"sync/atomic"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -16,13 +15,22 @@ type gate struct{ closed atomic.Bool }
 
 // gatedClient is a LeasesGetter behind a gate.
 type gatedClient struct {
-	coordinationv1client.LeasesGetter
-	gate *gate
+	behind coordinationv1client.LeasesGetter
+	gate   *gate
 }
 
 // Leases returns the client of a namespace.
 func (c *gatedClient) Leases(namespace string) coordinationv1client.LeaseInterface {
-	return &gatedLeases{c.LeasesGetter.Leases(namespace), c.gate}
+	return c.Wrap(c.behind.Leases(namespace))
+}
+
+// Unwrap and Wrap let elector.New find a client of elector.NewClient behind the gate, and put its second connection
+// behind the gate, too.
+func (c *gatedClient) Unwrap() coordinationv1client.LeasesGetter { return c.behind }
+
+// Wrap puts the client of a namespace behind the gate.
+func (c *gatedClient) Wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface {
+	return &gatedLeases{leases, c.gate}
 }
 
 type gatedLeases struct {
@@ -44,26 +52,4 @@ func (l *gatedLeases) Update(ctx context.Context, lease *coordinationv1.Lease, o
 		return nil, errLeft
 	}
 	return l.LeaseInterface.Update(ctx, lease, opts)
-}
-
-// wrap puts a transport behind the gate.
-func (g *gate) wrap(next http.RoundTripper) http.RoundTripper { return &gatedTransport{next, g} }
-
-type gatedTransport struct {
-	next http.RoundTripper
-	gate *gate
-}
-
-// WrappedRoundTripper lets client-go find what is behind the gate.
-func (t *gatedTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
-
-// RoundTrip refuses writes once the gate is closed.
-func (t *gatedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method == http.MethodGet || !t.gate.closed.Load() {
-		return t.next.RoundTrip(req)
-	}
-	if req.Body != nil {
-		req.Body.Close()
-	}
-	return nil, errLeft
 }

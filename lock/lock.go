@@ -46,6 +46,8 @@ type Lock struct {
 	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
 	gate     gate
 
+	drainLimit time.Duration // Options.DrainLimit, where the Elector does not know that the work drains
+
 	mu       sync.Mutex // guards what follows; it is never held while waiting
 	changed  chan struct{}
 	session  *session // nil before the first
@@ -57,7 +59,10 @@ type Lock struct {
 
 // New returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
 // nil: the lock sets it, and SingleTerm. All else in opts means what it means for elector.New. All mistakes are reported
-// at once. A client made by elector.NewClient is used as any other here, without its second connection: use NewForConfig.
+// at once. Several locks, and Electors, may share a client made by elector.NewClient.
+//
+// Options.DrainLimit has no effect: when the term is given up, by StepDown or because this replica is not healthy, the
+// Lease is left to expire at once.
 //
 // The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
 // opts. A release is sent when client-go asks for it: unlike Upgrade, New cannot know whether OnStartedLeading has
@@ -75,17 +80,16 @@ func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock,
 // NewForConfig is New with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
 func NewForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
-		if cfg == nil {
-			return elector.NewForConfig(nil, opts)
+		leases, err := elector.NewClient(cfg)
+		if err != nil {
+			return elector.NewForConfig(cfg, opts) // whose error names the mistakes in opts, too
 		}
-		cfg := rest.CopyConfig(cfg)
-		cfg.Wrap(l.gate.wrap)
-		return elector.NewForConfig(cfg, opts)
+		return elector.New(&gatedClient{leases, &l.gate}, opts)
 	})
 }
 
 func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*elector.Elector, error)) (*Lock, error) {
-	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil}
+	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit}
 	var taken error
 	if opts.Run != nil {
 		taken = errors.New("Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")

@@ -17,7 +17,7 @@ const (
 	won               // the Elector leads, and client-go has not heard of it
 	granted           // client-go leads, or did
 	left              // client-go has stopped without a release, and the term goes on until it expires
-	released          // client-go has let go
+	released          // client-go has let go: the Lease is released once the work is over
 )
 
 // A session is one Run of the Elector: a campaign, and a term if it is won. The lock's mu guards phase, term and ctx;
@@ -28,8 +28,8 @@ type session struct {
 	ctx     context.Context // of the term: it ends when the term is lost
 	refused bool            // the last Update was refused, so that client-go may be about to stop
 	stop    context.CancelFunc
-	letGo   chan struct{} // closed when the term is to be released
-	lost    chan struct{} // closed when the term is lost, or given up by StepDown
+	letGo   chan struct{} // closed when a term that client-go had left is to be released
+	lost    chan struct{} // closed when the term is lost, or given up
 	ended   chan struct{} // closed when the Elector's Run has returned
 	work    *work         // Upgrade's, else nil
 }
@@ -106,10 +106,13 @@ func (l *Lock) lead(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
-	led, work := s.phase == granted || s.phase == left, s.work
+	asked, led, work := s.phase == released, s.phase == granted || s.phase == left, s.work
 	close(s.lost)
 	l.wake()
 	l.mu.Unlock()
+	if asked && work != nil {
+		work.drain(nil, 0)
+	}
 	if !led {
 		return nil
 	}
@@ -159,31 +162,33 @@ func (l *Lock) grant(s *session) bool {
 	return true
 }
 
-// release lets go of client-go's term once the work of Upgrade's callbacks is over, and returns when the Lease is
-// released. Client-go asks for it after a loss too, before it ends the context of the work: that is refused.
+// release stops the Elector, which keeps the Lease while the work of Upgrade's callbacks drains, and returns when the
+// Lease is released. Client-go asks for it after a loss too, before it ends the context of the work: that is refused.
 func (l *Lock) release(s *session) error {
-	if s.work != nil {
-		s.work.drain(s.lost)
-	}
 	l.mu.Lock()
 	if s.phase != granted || s.refused || s.ctx.Err() != nil {
 		l.mu.Unlock()
 		return fmt.Errorf("lock: not released: %w", elector.ErrNotLeader)
 	}
-	until := s.term.ValidUntil()
 	s.phase = released
-	close(s.letGo)
+	until := s.term.ValidUntil()
+	s.stop()
 	l.mu.Unlock()
+	for ; time.Now().Before(until); until = s.term.ValidUntil() { // which renewals move on while the work drains
+		select {
+		case <-s.ended:
+			return nil
+		case <-time.After(time.Until(until)):
+		}
+	}
 	if s.work != nil && s.work.over() && !s.work.early {
 		<-s.ended // as long as it takes: there is nothing that another leader could meet
 		return nil
 	}
-	select {
-	case <-s.ended:
+	if s.over() {
 		return nil
-	case <-time.After(time.Until(until)):
-		return errors.New("lock: the Lease could not be released in time; others wait until it expires")
 	}
+	return errors.New("lock: the Lease could not be released in time; others wait until it expires")
 }
 
 // stopped takes in that client-go has stopped leading. Unless it has released the Lease, or lost it, nobody knows whether
@@ -202,10 +207,10 @@ func (l *Lock) stopped() {
 		return
 	}
 	go func() {
-		work.drain(s.lost)
+		work.drain(s.lost, l.drainLimit)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if s.phase == left && s.work == work {
+		if s.phase == left && s.work == work && s.ctx.Err() == nil { // else it is lost, or being given up
 			l.gate.closed.Store(true)
 		}
 	}()

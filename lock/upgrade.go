@@ -36,7 +36,11 @@ var exit = os.Exit
 // LeaseDuration is cut to whole seconds, as client-go does when it writes it. A RetryPeriod of more than half of
 // RenewDeadline becomes that half. Durations of zero have the defaults of elector.Options. The durations of the config
 // returned are RenewDeadline and RetryPeriod of this package; the ones given are the Elector's.
-func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderElectionConfig, error) {
+//
+// What client-go's config has no field for is set by change, which gets the Elector's options as they were made from config:
+//
+//	config, err := lock.Upgrade(config, func(o *elector.Options) { o.StateDir = "/run/elector"; o.DrainLimit = time.Minute })
+func Upgrade(config leaderelection.LeaderElectionConfig, change ...func(*elector.Options)) (leaderelection.LeaderElectionConfig, error) {
 	opts := optionsOf(config)
 	lease, err := leaseOf(config)
 	if err != nil {
@@ -47,6 +51,9 @@ func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderE
 	opts.Labels = labelsOf(lease)
 	if recorder := lease.LockConfig.EventRecorder; recorder != nil {
 		opts.Events = events{recorder}
+	}
+	for _, c := range change {
+		c(&opts)
 	}
 	l, err := New(lease.Client, opts)
 	if err != nil {
@@ -62,8 +69,8 @@ func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderE
 
 // RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade has an error, as that one does for a
 // config that it refuses.
-func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig) {
-	config, err := Upgrade(config)
+func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig, change ...func(*elector.Options)) {
+	config, err := Upgrade(config, change...)
 	if err != nil {
 		panic(err)
 	}

@@ -31,23 +31,30 @@ func (w *work) over() bool {
 	}
 }
 
-// drain waits until the callback has returned, as long as it may hear that it should, or until the term is lost.
-func (w *work) drain(lost <-chan struct{}) {
-	timer := time.NewTimer(unheeded)
-	defer timer.Stop()
-	select {
-	case <-w.returned:
-		return
-	case <-lost:
-		return
-	case <-timer.C:
+// drain waits until the callback has returned, as long as it may hear that it should, until the term is lost, or until the
+// limit, if there is one.
+func (w *work) drain(lost <-chan struct{}, limit time.Duration) {
+	deaf := time.NewTimer(unheeded)
+	defer deaf.Stop()
+	var over <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		over = timer.C
 	}
-	if !w.asked.Load() {
-		return
-	}
-	select {
-	case <-w.returned:
-	case <-lost:
+	for {
+		select {
+		case <-w.returned:
+			return
+		case <-lost:
+			return
+		case <-over:
+			return
+		case <-deaf.C:
+			if !w.asked.Load() {
+				return
+			}
+		}
 	}
 }
 

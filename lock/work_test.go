@@ -2,6 +2,8 @@ package lock_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -187,6 +189,97 @@ func TestWorkThatOutlastsALossEndsTheProcessBeforeAnotherLeads(t *testing.T) {
 		a.client.Partition(electortest.Both)
 		f.await(30*time.Second, a)
 		require.EqualValues(t, 1, code.Load())
+	})
+}
+
+func limits(d time.Duration) func(p *program) {
+	return func(p *program) { p.options = func(o *elector.Options) { o.DrainLimit = d } }
+}
+
+// hangs makes a program whose work does not end before the process does.
+func hangs(t *testing.T, f *fleet) (change func(p *program), exited func() bool) {
+	end := make(chan struct{})
+	t.Cleanup(lock.SetExit(func(int) { close(end) }))
+	exited = func() bool {
+		select {
+		case <-end:
+			return true
+		default:
+			return false
+		}
+	}
+	return func(p *program) { p.work = func(ctx context.Context) { <-ctx.Done(); <-end } }, exited
+}
+
+func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *program)
+		end    func(a *program)
+	}{
+		"stopped":                         {func(*program) {}, func(a *program) { a.stop() }},
+		"stopped without ReleaseOnCancel": {func(p *program) { p.config.ReleaseOnCancel = false }, func(a *program) { a.stop() }},
+		"stepped down": {func(*program) {}, func(a *program) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = a.lock.Elector().StepDown(ctx)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, func(f *fleet) { // which fails when two work at once
+				hang, exited := hangs(t, f)
+				a := f.start("a", hang, limits(30*time.Second), c.change)
+				f.await(time.Second, nil)
+				f.start("b")
+				f.pass(10 * time.Second)
+				c.end(a)
+				f.pass(30 * time.Second)
+				require.False(t, exited())
+				f.await(16*time.Second, a)
+				require.True(t, exited())
+			})
+		})
+	}
+}
+
+func TestADrainWithoutALimitKeepsTheLeaseAndIsSeenInStatus(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		hang, exited := hangs(t, f)
+		a := f.start("a", hang)
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(10 * time.Second)
+		a.stop()
+		stopped := time.Now()
+		f.pass(time.Hour)
+		require.False(t, exited())
+		require.Equal(t, a, f.leader())
+		require.WithinDuration(t, stopped, a.lock.Elector().Status().Draining, time.Second)
+		a.client.Partition(electortest.Both) // so that it ends
+		f.await(30*time.Second, a)
+	})
+}
+
+// A process cannot die in virtual time, so a dead one's file is put in place.
+func TestAProcessThatIsProvenDeadByStateDirIsNotWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, namespace+"_"+name+".lease")
+	inFleet(t, func(f *fleet) {
+		pod := func(p *program) { // with the name of its pod for an identity, as often with client-go
+			p.options = func(o *elector.Options) { o.Identity, o.StateDir = "pod", dir }
+		}
+		dead := f.start("a", pod)
+		f.await(time.Second, nil)
+		f.pass(20 * time.Second)
+		f.lenient = true // the dead one only falls silent
+		dead.client.Partition(electortest.Both)
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(file)) // whose lock it keeps
+		require.NoError(t, os.WriteFile(file, data, 0o600))
+		begin := time.Now()
+		again := f.start("b", pod)
+		f.await(time.Second, dead)
+		require.Less(t, again.at(&again.began).Sub(begin), 50*time.Millisecond)
 	})
 }
 
