@@ -36,7 +36,9 @@ func server(t *testing.T) *rest.Config {
 }
 
 func TestServerAnswersAsElectortest(t *testing.T) {
-	client, err := kubernetes.NewForConfig(server(t))
+	cfg := server(t)
+	cfg.QPS = -1 // no limit
+	client, err := kubernetes.NewForConfig(cfg)
 	require.NoError(t, err)
 	conformance.Run(t, client.CoordinationV1(), *namespace)
 }
