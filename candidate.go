@@ -90,7 +90,7 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		if d.do == lead {
 			return true
 		}
-		until := c.act(c.check(c.watch.poll(d)), now)
+		until := c.act(c.check(c.watch.poll(c.behind(d))), now)
 		if c.stateDir.waits() {
 			until = earliest(until, now.Add(c.opts.RetryPeriod))
 		}
@@ -135,11 +135,24 @@ func (c *candidate) forgetDead() {
 	}
 }
 
+// behind puts an acquisition off by this candidate's share of the spread (L4), and by Yield (L7). A Lease that is free is
+// free from when that was seen; one that expires, from then on.
+func (c *candidate) behind(d decision) decision {
+	if d.do != acquire {
+		return d
+	}
+	d.at = latest(d.at, c.seen.since).Add(c.jitter)
+	if c.opts.Yield != nil && c.seen.holder() != c.identity {
+		d.at = d.at.Add(max(c.opts.Yield(), 0))
+	}
+	return d
+}
+
 // check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
 // Lease free long since (L2). Each candidate asks at a random moment of its own.
 func (c *candidate) check(d decision) decision {
 	quiet := c.seen.quiet()
-	if d.do != acquire || !c.watch.open || quiet.IsZero() || c.asked.After(quiet) {
+	if d.do != acquire || !c.watch.open || quiet.IsZero() || !c.asked.Before(quiet) {
 		return d
 	}
 	if at := quiet.Add(c.jitter * time.Duration(c.opts.RetryPeriod/2/spread)); at.Before(d.at) {
@@ -247,7 +260,7 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 		}
 		return false, nil
 	}
-	if h := c.seen.holder(); lost.givenUp() && (h == "" || h == c.identity) { // nobody else leads yet
+	if lost.givenUp() {
 		c.own.sitOut, c.own.gaveUp = time.Now().Add(c.leaseDuration), c.own.wrote.acquired
 	}
 	if c.opts.SingleTerm && result != nil {
@@ -293,13 +306,6 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 	switch d.do {
 	case idle, done, lead, stop, stepDown:
 		return now.Add(c.leaseDuration)
-	case acquire:
-		// A Lease that is free is free from when that was seen; one that expires, from then on.
-		free := latest(d.at, c.seen.since).Add(c.jitter)
-		if c.opts.Yield != nil && c.seen.holder() != c.identity {
-			free = free.Add(max(c.opts.Yield(), 0))
-		}
-		at = latest(at, free)
 	}
 	if now.Before(at) {
 		return at
@@ -318,7 +324,7 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
 	now := time.Now()
 	until = earliest(until, c.nextCall(now))
-	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil))
+	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil, len(c.calls.all)))
 	if c.active != nil {
 		until = earliest(until, now.Add(pulse))
 	}

@@ -125,18 +125,38 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
 }
 
-// L3 on a lock for client-go: its client is around that of NewClient.
-func TestALocksOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
+// L3, for an Elector and for a lock for client-go, whose client is around that of NewClient.
+func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 	opts := elector.Options{Namespace: namespace, Name: name, Identity: "a", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second}
-	for how, makeLock := range map[string]func(cfg *rest.Config) (*lock.Lock, error){
-		"New": func(cfg *rest.Config) (*lock.Lock, error) {
+	acquire := func(ctx context.Context, l *lock.Lock, err error) error {
+		if err == nil {
+			_, _, err = l.Get(ctx)
+		}
+		return err
+	}
+	for how, start := range map[string]func(ctx context.Context, cfg *rest.Config) error{
+		"elector.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			opts := opts
+			opts.Run = func(ctx context.Context) error { <-ctx.Done(); return nil }
+			e, err := elector.NewForConfig(cfg, opts)
+			if err == nil {
+				go e.Run(ctx)
+			}
+			return err
+		},
+		"lock.New": func(ctx context.Context, cfg *rest.Config) error {
 			client, err := elector.NewClient(cfg)
 			require.NoError(t, err)
-			return lock.New(client, opts)
+			l, err := lock.New(client, opts)
+			return acquire(ctx, l, err)
 		},
-		"NewForConfig": func(cfg *rest.Config) (*lock.Lock, error) { return lock.NewForConfig(cfg, opts) },
+		"lock.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			l, err := lock.NewForConfig(cfg, opts)
+			return acquire(ctx, l, err)
+		},
 	} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			api := electortest.NewServer()
 			defer api.Close()
 			leases, from := serveLeases(api), make(chan string, 100)
@@ -148,11 +168,8 @@ func TestALocksOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 				}
 				leases.ServeHTTP(w, r)
 			}))
-			l, err := makeLock(server.config())
-			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
-			_, _, err = l.Get(ctx)
-			require.NoError(t, err)
+			require.NoError(t, start(ctx, server.config()))
 			first := <-from
 			second := <-from
 			assert.NotEqual(t, first, second)

@@ -36,7 +36,7 @@ type world struct {
 	api      *electortest.Server
 	start    time.Time
 	lenient  bool       // client-go's elector takes part: it may overlap
-	restored bool       // the server went back to a snapshot: tokens may repeat
+	restored time.Time  // when the server last went back to a snapshot: tokens may repeat those from before
 	finish   chan error // what callbacks of some tests are told to return
 	mu       sync.Mutex
 	running  []*replica
@@ -202,7 +202,7 @@ func (w *world) enter(r *replica, ctx context.Context) *span {
 	if r.el != nil && (!ok || !term.Valid() || !r.el.IsLeader()) {
 		w.Errorf("at %v %s begins without a valid term", w.now(), r.name)
 	}
-	if n := len(w.terms); n > 0 && term.Token() <= w.terms[n-1].term.Token() && term.Token() != 0 && !w.restored {
+	if n := len(w.terms); n > 0 && term.Token() <= w.terms[n-1].term.Token() && term.Token() != 0 && !w.terms[n-1].begin.Before(w.restored) {
 		w.Errorf("at %v %s has the token %d after %d", w.now(), r.name, term.Token(), w.terms[n-1].term.Token())
 	}
 	w.running = append(w.running, r)

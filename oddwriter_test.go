@@ -143,7 +143,7 @@ func TestAServerThatGoesBackToASnapshotTakesNothingBack(t *testing.T) {
 		a.client.Partition(electortest.Both) // it goes on until its RenewDeadline
 		cut := time.Now()
 		time.Sleep(100 * time.Millisecond)
-		w.restored = true
+		w.restored = time.Now()
 		w.api.Restore(released)
 		w.awaitLeader(20*time.Second, a)
 		assert.Equal(w, b.name, w.leader().name)

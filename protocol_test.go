@@ -1211,25 +1211,31 @@ func TestAPollingStandbyThatLostTheRaceLooksBeforeItTriesAgain(t *testing.T) {
 
 func TestAStandbyWaitsForItsWatchToExplainARefusalBeforeItAsks(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.join("a")
+		a := w.join("a")
 		w.awaitLeader(time.Second)
 		b := w.join("b")
+		c := w.join("c", with(func(o *elector.Options) { o.Yield = func() time.Duration { return 20 * time.Millisecond } }))
 		time.Sleep(time.Second)
 		var wrote, asked time.Time
 		b.client.Intercept(func(r electortest.Request) electortest.Fault {
 			switch {
 			case r.Verb == "update" && wrote.IsZero():
 				wrote = time.Now()
+				b.client.SilenceWatches(true)
+				return electortest.Fault{Before: 100 * time.Millisecond} // c is first
 			case r.Verb == "get" && asked.IsZero():
 				asked = time.Now()
 			}
 			return electortest.Fault{}
 		})
-		b.client.SilenceWatches(true)
+		a.stop()
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		require.Equal(w, c, w.leader())
+		require.False(w, wrote.IsZero())
 		assert.Greater(w, asked.Sub(wrote), 2*time.Second)
-		w.oneTerm()
+		assert.Less(w, asked.Sub(wrote), 5*time.Second)
+		require.Len(w, w.spans(), 2)
 	})
 }
 

@@ -405,9 +405,10 @@ func (c sleepersLeases) send(ctx context.Context, l *coordinationv1.Lease) conte
 	s, a := c.sim, c.a
 	s.lock.Lock()
 	s.written[stampsOf(l)] = write{a, time.Now()}
-	*a.underWay(l)++
+	*a.kind(l)++
 	s.lock.Unlock()
-	if !s.pause(a) {
+	hung := s.request(a)
+	if slept := s.pause(a); !slept && !hung {
 		return ctx
 	}
 	s.lock.Lock()
@@ -419,16 +420,18 @@ func (c sleepersLeases) send(ctx context.Context, l *coordinationv1.Lease) conte
 }
 
 // sent waits until the actor can take in the reply.
-func (c sleepersLeases) sent(l *coordinationv1.Lease) {
+func (c sleepersLeases) sent(l *coordinationv1.Lease, reply *coordinationv1.Lease) {
 	c.sim.pause(c.a)
 	c.sim.lock.Lock()
 	defer c.sim.lock.Unlock()
-	*c.a.underWay(l)--
+	c.a.underWay--
+	c.a.shows(reply)
+	*c.a.kind(l)--
 	c.sim.spring(c.a, "reply", 0)
 }
 
-// underWay counts the writes of the kind of l that have no reply yet.
-func (a *actor) underWay(l *coordinationv1.Lease) *int {
+// kind counts the writes of the kind of l that have no reply yet.
+func (a *actor) kind(l *coordinationv1.Lease) *int {
 	if holder(l) == "" {
 		return &a.releases
 	}
@@ -436,30 +439,36 @@ func (a *actor) underWay(l *coordinationv1.Lease) *int {
 }
 
 func (c sleepersLeases) Get(ctx context.Context, name string, opts metav1.GetOptions) (*coordinationv1.Lease, error) {
+	c.sim.request(c.a)
 	c.sim.pause(c.a)
 	l, err := c.LeaseInterface.Get(ctx, name, opts)
 	c.sim.pause(c.a)
 	c.sim.comesTo(c.a, "reply")
+	c.sim.returned(c.a, l)
 	return l, err
 }
 
 func (c sleepersLeases) Create(ctx context.Context, l *coordinationv1.Lease, opts metav1.CreateOptions) (*coordinationv1.Lease, error) {
 	ctx = c.send(ctx, l)
-	defer c.sent(l)
-	return c.LeaseInterface.Create(ctx, l, opts)
+	reply, err := c.LeaseInterface.Create(ctx, l, opts)
+	c.sent(l, reply)
+	return reply, err
 }
 
 func (c sleepersLeases) Update(ctx context.Context, l *coordinationv1.Lease, opts metav1.UpdateOptions) (*coordinationv1.Lease, error) {
 	ctx = c.send(ctx, l)
-	defer c.sent(l)
-	return c.LeaseInterface.Update(ctx, l, opts)
+	reply, err := c.LeaseInterface.Update(ctx, l, opts)
+	c.sent(l, reply)
+	return reply, err
 }
 
 // Watch holds events back as a connection does: on waking they come in order, all at once.
 func (c sleepersLeases) Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	c.sim.request(c.a)
 	c.sim.pause(c.a)
 	defer c.sim.pause(c.a)
 	w, err := c.LeaseInterface.Watch(ctx, opts)
+	c.sim.returned(c.a, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -478,6 +487,8 @@ func (c sleepersLeases) Watch(ctx context.Context, opts metav1.ListOptions) (wat
 				c.sim.comesTo(c.a, "event")
 				select {
 				case out <- ev:
+					l, _ := ev.Object.(*coordinationv1.Lease)
+					c.sim.show(c.a, l)
 				case <-proxy.StopChan():
 					return
 				}

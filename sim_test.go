@@ -19,6 +19,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
@@ -65,17 +66,19 @@ type simulation struct {
 	timings     map[string][3]time.Duration // of each identity
 	noJoinUntil time.Time                   // see canHurtNewcomers
 	lastDelete  time.Time
-	inherited   string // the StateDir of one that was killed, for the next one that joins; "" for none
+	snapshots   []*electortest.Snapshot // the latest last
+	inherited   string                  // the StateDir of one that was killed, for the next one that joins; "" for none
 
-	lock    sync.Mutex // guards the rest, and what actors say is guarded by it
-	events  []string
-	frozen  bool             // no more events
-	written map[stamps]write // every write that was ever sent
-	before  *coordinationv1.Lease
-	history []*coordinationv1.Lease // what the Lease was, the latest last
-	since   time.Time               // when the present term began, or the present Lease was made
-	storm   bool                    // actors may be suspended
-	tally   map[string]int
+	lock        sync.Mutex // guards the rest, and what actors say is guarded by it
+	events      []string
+	frozen      bool             // no more events
+	written     map[stamps]write // every write that was ever sent
+	before      *coordinationv1.Lease
+	history     []*coordinationv1.Lease // what the Lease was, the latest last
+	since       time.Time               // when the present term began, or the present Lease was made
+	lastRestore time.Time               // of the server
+	storm       bool                    // actors may be suspended
+	tally       map[string]int
 }
 
 // stamps tell a write from every other, for their last digits are random.
@@ -104,6 +107,9 @@ type actor struct {
 	dir          string // its StateDir
 	ambush       ambush
 	asleep       chan struct{} // closed on waking; nil while awake
+	hung         chan struct{} // half of its requests do not return before this is closed; nil while all do
+	underWay     int           // requests that have not returned
+	shown        string        // the version of the Lease that it was last shown
 	slept, woke  time.Time     // when it last fell asleep, and when it last woke, or joined
 	decided      time.Time     // when, as a standby, it last went to decide
 	inside       *visit        // the callback that runs, nil for none
@@ -145,6 +151,7 @@ func (s *simulation) play(length time.Duration) {
 		s.lock.Unlock()
 		for range 3 + s.rng.IntN(10) {
 			s.populate()
+			s.snapshots = append(s.snapshots[max(0, len(s.snapshots)-10):], s.api.Snapshot())
 			time.Sleep(time.Duration(s.rng.ExpFloat64() * float64(8*time.Second)))
 			s.note(nil, "%s", s.mischief())
 		}
@@ -154,6 +161,7 @@ func (s *simulation) play(length time.Duration) {
 	defer s.lock.Unlock()
 	for _, a := range s.actors {
 		a.weather, a.stopped = weather{}, true
+		a.unhang()
 	}
 }
 
@@ -532,33 +540,46 @@ func (a *actor) fault() (f electortest.Fault) {
 }
 
 // observe follows the Lease at the server: who wrote what, and whether a release was of the releaser's own record (S8).
+// A restore of the server ends its watch, and is followed by another.
 func (s *simulation) observe() {
-	w, err := s.api.Client("observer").CoordinationV1().Leases(namespace).Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1e9))})
-	if err != nil {
-		s.Fatal(err)
+	leases := s.api.Client("observer").CoordinationV1().Leases(namespace)
+	open := func() watch.Interface {
+		w, err := leases.Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1e9))})
+		if err != nil {
+			return nil // the end
+		}
+		return w
 	}
+	w := open()
 	go func() {
-		for ev := range w.ResultChan() {
-			l := ev.Object.(*coordinationv1.Lease)
-			s.lock.Lock()
-			wrote, known := s.written[stampsOf(l)]
-			if known && ev.Type != "DELETED" && (s.before == nil || stampsOf(s.before) != stampsOf(l)) {
-				if a := wrote.by; wrote.sent.After(a.applied) {
-					a.applied = wrote.sent
-				}
-				if b := s.before; holder(l) == "" && (b == nil || holder(b) != wrote.by.identity && holder(b) != "" || s.written[stampsOf(b)].by != wrote.by && holder(b) != "") {
-					s.complain("%s has released what is not its own", wrote.by.name)
-				}
+		for ; w != nil; w = open() {
+			for ev := range w.ResultChan() {
+				s.lock.Lock()
+				s.follow(ev.Type, ev.Object.(*coordinationv1.Lease))
+				s.lock.Unlock()
 			}
-			if b := s.before; ev.Type == "ADDED" || b == nil || holder(b) != holder(l) || stampsOf(b).acquired != stampsOf(l).acquired {
-				s.since = time.Now()
-			}
-			s.write(nil, "%s %s", ev.Type, describe(l, electortest.Fault{}))
-			s.before = l
-			s.history = append(s.history[max(0, len(s.history)-50):], l)
-			s.lock.Unlock()
 		}
 	}()
+}
+
+// follow takes in a change of the Lease, or what a restore has made of it. The lock is held.
+func (s *simulation) follow(what watch.EventType, l *coordinationv1.Lease) {
+	b := s.before
+	wrote, known := s.written[stampsOf(l)]
+	if known && what != watch.Deleted && wrote.sent.After(s.lastRestore) && (b == nil || stampsOf(b) != stampsOf(l)) {
+		if a := wrote.by; wrote.sent.After(a.applied) {
+			a.applied = wrote.sent
+		}
+		if holder(l) == "" && (b == nil || holder(b) != wrote.by.identity && holder(b) != "" || s.written[stampsOf(b)].by != wrote.by && holder(b) != "") {
+			s.complain("%s has released what is not its own", wrote.by.name)
+		}
+	}
+	if what == watch.Added || b == nil || holder(b) != holder(l) || stampsOf(b).acquired != stampsOf(l).acquired {
+		s.since = time.Now()
+	}
+	s.write(nil, "%s %s", what, describe(l, electortest.Fault{}))
+	s.before = l
+	s.history = append(s.history[max(0, len(s.history)-50):], l)
 }
 
 func describe(l *coordinationv1.Lease, f electortest.Fault) string {
@@ -585,6 +606,7 @@ func (s *simulation) set(a *actor, w weather) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	a.weather = w
+	a.unhang()
 }
 
 // note adds a line to the timeline; write does so with the lock held.
@@ -651,7 +673,7 @@ func (s *simulation) mischief() string {
 		return "nobody there"
 	}
 	a := s.victim()
-	switch s.rng.IntN(25) {
+	switch s.rng.IntN(29) {
 	case 20:
 		s.lock.Lock()
 		defer s.lock.Unlock()
@@ -661,6 +683,10 @@ func (s *simulation) mischief() string {
 		return s.annotateAtRandom()
 	case 23:
 		return s.rewrite()
+	case 25, 26, 27:
+		return s.restore()
+	case 28:
+		return s.hang(a)
 	case 0, 1:
 		p := electortest.Partition(1 + s.rng.IntN(3))
 		a.client.Partition(p)

@@ -144,6 +144,37 @@ func TestALateReplyOfAnAttemptThatAnotherOneOvertookChangesNothing(t *testing.T)
 	})
 }
 
+func TestALateErrorOfAnAttemptThatAnotherOneOvertookIsNoTrouble(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.join("a")
+		w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		var late atomic.Bool
+		a.client.Intercept(onWrites(func(n int, _ electortest.Request) electortest.Fault {
+			if n > 1 {
+				return electortest.Fault{}
+			}
+			late.Store(true)
+			return electortest.Fault{Err: electortest.InternalError(), After: 6 * time.Second}
+		}))
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			require.NoError(w, a.el.Status().LastError)
+		}
+		require.True(w, late.Load())
+		w.oneTerm()
+	})
+}
+
+func TestAStandbyMakesTwoAttemptsAndWaitsForThem(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := withoutWatch(w.join("a"))
+		a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{LoseRequest: true} })
+		w.pass(9900 * time.Millisecond) // each is given RenewDeadline
+		assert.Equal(w, 2, w.api.Requests("a", "get"))
+	})
+}
+
 func TestAQuietLeaderSendsOneRenewalEveryRetryPeriod(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.join("a")

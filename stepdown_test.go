@@ -171,6 +171,16 @@ func TestIfAllYieldTheShortestLeads(t *testing.T) {
 	})
 }
 
+func TestACandidateThatYieldsAndHasNoWatchGoesOnToReadTheLease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := withoutWatch(w.join("a", with(func(o *elector.Options) { o.Yield = func() time.Duration { return time.Hour } })))
+		w.pass(time.Minute)
+		w.aLease("b", 15)
+		w.pass(5 * time.Second)
+		assert.Equal(w, "b", a.el.Leader())
+	})
+}
+
 func withoutWatch(r *replica) *replica {
 	r.client.ForbidWatch(true)
 	r.client.CloseWatches()

@@ -134,11 +134,12 @@ func (w *watching) polled(now time.Time) {
 }
 
 // tend opens the watch when it is time to, and closes it when it gives no sign of life. It returns when to see to it
-// again. While a request is under way, that request finds out whether the connection is dead.
-func (w *watching) tend(now time.Time, underWay bool) time.Time {
+// again. While a request is awaited, that request finds out whether the connection is dead; calls is how many have not
+// returned.
+func (w *watching) tend(now time.Time, awaited bool, calls int) time.Time {
 	switch {
 	case w.session != nil && !w.open && !now.Before(w.since.Add(w.renewDeadline)):
-		if !underWay {
+		if !awaited {
 			w.redial(false, w.since)
 		}
 		w.ended(errNoReply, now)
@@ -149,12 +150,12 @@ func (w *watching) tend(now time.Time, underWay bool) time.Time {
 		w.fails = 0
 		w.log.Info("The watch works again")
 	}
-	if w.session == nil && !now.Before(w.retryAt) && w.lingering() < maxCalls-2 {
+	if w.session == nil && !now.Before(w.retryAt) && w.lingering() < maxCalls-2 && calls+w.lingering() < maxCalls {
 		w.begin(now)
 	}
 	switch {
 	case w.session == nil && !now.Before(w.retryAt):
-		return now.Add(w.opts.RetryPeriod) // clients of earlier sessions have not returned
+		return now.Add(w.opts.RetryPeriod) // clients have not returned
 	case w.session == nil:
 		return w.retryAt
 	case !w.open:

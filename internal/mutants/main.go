@@ -93,7 +93,7 @@ func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
 	return rows, nil
 }
 
-// copyOfLibrary copies what git tracks of the root package and of electortest.
+// copyOfLibrary copies what git tracks of the root package, and of the packages that its tests use.
 func copyOfLibrary() (string, error) {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
@@ -105,7 +105,7 @@ func copyOfLibrary() (string, error) {
 	}
 	for line := bufio.NewScanner(bytes.NewReader(files)); line.Scan(); {
 		path := line.Text()
-		if top, _, deep := strings.Cut(path, "/"); deep && top != "electortest" {
+		if top, _, deep := strings.Cut(path, "/"); deep && top != "electortest" && top != "lock" {
 			continue
 		}
 		content, err := os.ReadFile(path)
