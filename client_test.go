@@ -206,7 +206,7 @@ func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 			second := <-from
 			assert.NotEqual(t, first, second)
 			cancel()
-			assert.Eventually(t, func() bool { return server.open.Load() == 0 }, time.Minute, 10*time.Millisecond, "connections afterwards")
+			assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 type stateDir struct {
 	path   string
 	file   *os.File // locked; nil while another process has the lock
+	size   int      // the file's
 	marks  []mark   // what the file says
 	failed bool     // a failure to write was logged
 	busy   bool     // that another process has the lock was logged
@@ -81,6 +83,7 @@ func (s *stateDir) lock() (dead []claim) {
 	}
 	s.file, s.busy = file, false
 	data, err := io.ReadAll(file)
+	s.size = len(data)
 	if err == nil && len(data) > 0 {
 		err = json.Unmarshal(data, &s.marks)
 	}
@@ -125,20 +128,20 @@ func (s *stateDir) won() {
 	}
 }
 
+// write writes all marks at once. What is left of longer marks becomes spaces: a file that was cut first would prove
+// nothing if the process is killed before it has written.
 func (s *stateDir) write(marks []mark) {
 	s.marks = marks
 	data, err := json.Marshal(marks)
 	if err == nil {
-		err = s.file.Truncate(0)
-	}
-	if err == nil {
+		data = append(data, bytes.Repeat([]byte(" "), max(0, s.size-len(data)))...)
 		_, err = s.file.WriteAt(data, 0)
 	}
 	if err != nil {
 		s.failure(err)
 		return
 	}
-	s.failed = false
+	s.size, s.failed = len(data), false
 }
 
 func (s *stateDir) failure(err error) {

@@ -3,6 +3,7 @@ package elector_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,6 +162,26 @@ func TestAFileThatIsNotWhollyWhatItShouldBeProvesNothing(t *testing.T) {
 		again := w.join("again", inDir(dir))
 		w.within(20*time.Second, "it leads", func() bool { return w.leader() == again })
 		assert.Greater(w, time.Since(began), 10*time.Second)
+	})
+}
+
+// A process that is killed between cutting the file and writing it would leave no proof.
+func TestTheFileIsNeverCut(t *testing.T) {
+	dir := t.TempDir()
+	inWorld(t, func(w *world) {
+		w.left(dir)
+		size := 0
+		for i := range 5 { // each mark is longer than the one before, or shorter
+			again := w.join(strings.Repeat("x", 50-10*i), inDir(dir))
+			w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+			data, err := os.ReadFile(stateFile(dir))
+			require.NoError(w, err)
+			assert.GreaterOrEqual(w, len(data), size)
+			size = len(data)
+			again.crash()
+			require.NoError(w, os.Remove(stateFile(dir)))
+			require.NoError(w, os.WriteFile(stateFile(dir), data, 0o600))
+		}
 	})
 }
 

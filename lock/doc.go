@@ -17,6 +17,7 @@
 //   - After a crash the next one leads when the Lease expires, not up to a poll later.
 //   - GetLeader, IsLeader, OnNewLeader, HealthzAdaptor and client-go's metrics go on working, on standbys too.
 //   - [Lock.Elector] is there for its Check, Status and WrapTransport.
+//   - elector.Options that client-go has no field for, such as StateDir and DrainLimit, are set by a function: see [Upgrade].
 //
 // # What only Options.Run can give
 //
@@ -33,7 +34,8 @@
 //     the loss to another holder.
 //   - Elector.StepDown ends client-go's Run as a loss does. With New the Lease is then left to expire.
 //   - The identity is the config's. A process that is restarted with the name of its crashed predecessor waits until that
-//     one's Lease has expired, where client-go takes it for its own at once, unproven.
+//     one's Lease has expired, where client-go takes it for its own at once, unproven. With Options.StateDir, which Upgrade
+//     and RunOrDie set in one more line, it leads at once, too.
 //   - Run again after ReleaseOnCancel false takes the same term up again, if it is still valid, or else waits for the Lease.
 //
 // Locks that are not Leases and coordinated leader election are refused.

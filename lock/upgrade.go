@@ -30,6 +30,8 @@ var exit = os.Exit
 //     should stop: it is given a second. If it has returned before, because its goroutines do the work, there is
 //     nothing to wait for. Both are as safe as with client-go's own lock: see ReleaseOnCancel there.
 //   - Without ReleaseOnCancel nothing is released. The Lease is kept while OnStartedLeading runs, and then it expires.
+//   - An OnStartedLeading that does not return keeps the Lease for as long as it runs, or as Options.DrainLimit allows; what
+//     follows then is an ordinary loss.
 //   - If OnStartedLeading still runs after a loss when three quarters of LeaseDuration − RenewDeadline are spent, the
 //     process is ended by os.Exit(1), because soon another replica leads.
 //

@@ -196,7 +196,7 @@ func limits(d time.Duration) func(p *program) {
 	return func(p *program) { p.options = func(o *elector.Options) { o.DrainLimit = d } }
 }
 
-// hangs makes a program whose work does not end before the process does.
+// hangs makes a program whose work does not end before the process does, or the test has long failed.
 func hangs(t *testing.T, f *fleet) (change func(p *program), exited func() bool) {
 	end := make(chan struct{})
 	t.Cleanup(lock.SetExit(func(int) { close(end) }))
@@ -208,7 +208,15 @@ func hangs(t *testing.T, f *fleet) (change func(p *program), exited func() bool)
 			return false
 		}
 	}
-	return func(p *program) { p.work = func(ctx context.Context) { <-ctx.Done(); <-end } }, exited
+	return func(p *program) {
+		p.work = func(ctx context.Context) {
+			<-ctx.Done()
+			select {
+			case <-end:
+			case <-time.After(3 * time.Hour):
+			}
+		}
+	}, exited
 }
 
 func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *testing.T) {
@@ -239,6 +247,18 @@ func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *
 			})
 		})
 	}
+}
+
+func TestAfterStepDownTheLeaseIsKeptWhileWorkDrains(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		a := f.start("a", drains(time.Minute))
+		f.await(time.Second, nil)
+		b := f.start("b")
+		f.pass(10 * time.Second)
+		require.NoError(t, a.lock.Elector().StepDown(f.Context()))
+		f.await(time.Second, a)
+		require.Less(t, b.at(&b.began).Sub(a.at(&a.ended)), 50*time.Millisecond)
+	})
 }
 
 func TestADrainWithoutALimitKeepsTheLeaseAndIsSeenInStatus(t *testing.T) {
