@@ -165,7 +165,7 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	}
 	c := claimOf(lease)
 	version := versionOf(lease)
-	back := o.lease != nil && version != 0 && version < o.version
+	back := version != 0 && version < o.version
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
 	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now

@@ -151,6 +151,13 @@ func TestDecisions(t *testing.T) {
 				*o = o.see(theirs.lease(), at(1*s), at(1*s))
 			}, want: waits(16 * s)},
 		},
+		"a restored release frees nothing, though the Lease was deleted before the restore (S3, S6)": {
+			{does: "see", see: &mineRenewed, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, told by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(6, time.Time{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 2 * s, does: "the answer to a later request", tell: func(o *observed, _ *tenure) {
+				*o = o.see(released.lease(), at(2*s), at(2*s))
+			}, want: waits(15 * s)},
+		},
 		"a refused write makes it look": {
 			{does: "see", see: &released, want: now(acquire)},
 			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
