@@ -509,7 +509,11 @@ proctype Hand() {
 	:: d_step { FAULT(RESTORES) && snap == untaken ->
 		printf("HAND: takes a snapshot of the API\n");
 		copy(API, SNAP); snap = current; canon() }
-	:: d_step { FAULT(RESTORES) && snap == past && told(0) && told(1) ->
+	:: d_step { FAULT(RESTORES) && snap == past &&
+#ifdef DELETED
+		faults == 1 && /* two faults: a deletion, and then the restore */
+#endif
+		told(0) && told(1) ->
 		faults--;
 		printf("HAND: restores the API from the snapshot\n");
 		restore(); canon() }
@@ -518,7 +522,11 @@ proctype Hand() {
 		ahead = 1; canon() }
 #endif
 #ifndef NO_DELETE
-	:: d_step { FAULT(DELETES) && exists[API] ->
+	:: d_step { FAULT(DELETES) && exists[API] &&
+#ifdef DELETED
+		faults == 2 &&
+#endif
+		true ->
 		faults--;
 		printf("HAND: deletes the Lease\n");
 		for (j : 0 .. 1) { blind[j] = blind[j] || !exists[SEEN(j)] }
@@ -625,11 +633,13 @@ inline settle(i) {
 	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0
 }
 
-/* back: S3, an older record takes nothing back that a newer one has promised. */
+/* back: S3, an older record takes nothing back that a newer one has promised, nor if the newer one was deleted. */
 #if !(KINDS & 64) || defined(DROP_S3_BACK)
 #define back(i, r) false
-#else
+#elif defined(DROP_S3_DELETED)
 #define back(i, r) (exists[SEEN(i)] && ver[r] < ver[SEEN(i)] && holder[r] == NOBODY)
+#else
+#define back(i, r) (ver[r] < ver[SEEN(i)] && holder[r] == NOBODY)
 #endif
 
 /* see takes in record r, unless something newer has been seen. If it was asked for since, it is the API that has gone back. */
