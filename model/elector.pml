@@ -122,6 +122,7 @@ bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
 byte patience[2]; /* until observed.expires, by the candidate's own clock */
 byte age[2];      /* since tenure.sent, by the candidate's own clock */
+byte doubted[2];  /* while it runs: since tenure.doubtedSent, when the renewal in DOUBT was first sent, by the same clock */
 
 mtype call[2] = none; /* one request at a time */
 bool done[2];  /* it was applied, and the reply is on its way */
@@ -188,7 +189,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted, proved, late, counted;
+bool led[2], ghosted, putback, adopted, proved, late, counted[2];
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -201,8 +202,8 @@ bool led[2], ghosted, putback, adopted, proved, late, counted;
 #define reached (proved && runs(0))
 #elif REACH == 7 /* the older of two writes has won */
 #define reached (late && (runs(0) || runs(1)))
-#elif REACH == 8 /* a renewal has counted because it was seen, though its reply was lost, and another has led since */
-#define reached (counted && runs(1))
+#elif REACH == 8 /* a renewal has counted because it was seen, and nothing but it has kept the term */
+#define reached (counted[0] && runs(1))
 #elif REACH == 9 /* after a restore, another has led than before it */
 #define reached (snap == restored && led[0] && runs(1))
 #else /* 5: both have led, and it is led after a deletion */
@@ -603,6 +604,10 @@ inline strange(i) {
 #endif
 }
 
+/* seenApplied: a holder sees its last renewal, just as it was written. So that was applied, although its reply was lost. */
+#define seenApplied(i) (runs(i) && !overtaken[i] && exists[SEEN(i)] && write[DOUBT(i)] != 0 && write[SEEN(i)] == write[DOUBT(i)] && \
+	holder[SEEN(i)] == NAME(i))
+
 inline settle(i) {
 #if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
 	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
@@ -627,10 +632,20 @@ inline settle(i) {
 	fi;
 #endif
 	if
-	:: exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
+	:: seenApplied(i) -> /* S1: it counts from when it was first sent, as any of its repetitions may be what was applied */
+		write[WROTE(i)] = write[SEEN(i)]; acq[WROTE(i)] = acq[SEEN(i)]; write[KEPT(i)] = 0;
+#ifdef DROP_S1_SEEN
+		age[i] = 0;
+#else
+		age[i] = doubted[i];
+#endif
+#ifdef REACH
+		counted[i] = 1;
+#endif
+	:: !seenApplied(i) && exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
 	:: else -> write[KEPT(i)] = 0
 	fi;
-	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0
+	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0; doubted[i] = 0
 }
 
 /* back: S3, an older record takes nothing back that a newer one has promised, nor if the newer one was deleted. */
@@ -714,6 +729,9 @@ inline gone(i, v) {
 #define hopeless(i) (exists[SEEN(i)] && ver[SEEN(i)] != ver[API])
 #endif
 inline send(i, kind) {
+#ifdef DROP_S1_LAST
+	doubted[i] = 0; /* a write that is seen counts from its last sending */
+#endif
 	if
 	:: hopeless(i) -> stale[i] = 1
 	:: else ->
@@ -764,7 +782,7 @@ inline watch(i) {
 }
 
 inline forget(i) {
-	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
+	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; doubted[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
 }
 
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
@@ -803,7 +821,7 @@ inline applied(i, kind, isPost, by, r, since) {
 #endif
 	:: else ->
 		write[WROTE(i)] = write[r]; acq[WROTE(i)] = acq[r]; acq[DOUBT(i)] = 0;
-		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
+		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; doubted[i] = 0;
 #ifdef DROP_S1
 		age[i] = 0;
 #else
@@ -878,7 +896,7 @@ proctype Candidate(bit i) {
 		send(i, renew) }
 	:: d_step { runs(i) ->
 		printf("%d: HAS RETURNED\n", i);
-		phase[i] = releasing; age[i] = 0 }
+		phase[i] = releasing; age[i] = 0; doubted[i] = 0 }
 
 	/* letGo: S8, release after the callback has returned and only what is ours. */
 	:: d_step { call[i] == none && !stale[i] && exists[SEEN(i)] && !released(SEEN(i)) &&
@@ -964,6 +982,10 @@ proctype Candidate(bit i) {
 #define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
 
 inline tick(i) {
+	if
+	:: runs(i) && write[DOUBT(i)] != 0 -> doubted[i]++
+	:: else
+	fi;
 	if
 	:: write[WROTE(i)] != 0 && phase[i] != releasing && (phase[i] != standby || age[i] < RD(i)) -> age[i]++
 	:: else
