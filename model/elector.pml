@@ -100,7 +100,11 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 #define NEWEST 8  /* the version of the API */
 #define UNDONE 10 /* versions from this on are higher than the API's: a restore has undone them. The highest of them is */
 #define LAST 14
+#ifdef REPEATS
+#define AHEAD LAST /* a documented limit: the version is one that was undone, so a PUT on what was undone fits */
+#else
 #define AHEAD 15  /* a version above all of these */
+#endif
 #define SHARED 10 /* names of writes up to this are known to all */
 #define FRESH 17  /* a write that is new */
 #define ALIEN 18  /* a write of an outside hand that changed the times */
@@ -189,7 +193,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted, proved, late, counted[2];
+bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -202,10 +206,10 @@ bool led[2], ghosted, putback, adopted, proved, late, counted[2];
 #define reached (proved && runs(0))
 #elif REACH == 7 /* the older of two writes has won */
 #define reached (late && (runs(0) || runs(1)))
-#elif REACH == 8 /* a renewal has counted because it was seen, and nothing but it has kept the term */
+#elif REACH == 8 /* a renewal has counted because it was seen, and another has led since */
 #define reached (counted[0] && runs(1))
-#elif REACH == 9 /* after a restore, another has led than before it */
-#define reached (snap == restored && led[0] && runs(1))
+#elif REACH == 9 /* 0 led at a restore, and 1 has led since */
+#define reached (caught && runs(1))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -500,7 +504,10 @@ inline restore() {
 		fi
 	};
 	copy(SNAP, API); ver[API] = NEWEST;
-	clear(SNAP); snap = restored
+	clear(SNAP); snap = restored;
+#ifdef REACH
+	caught = runs(0)
+#endif
 }
 #endif
 
@@ -726,7 +733,7 @@ inline gone(i, v) {
 #ifdef DROP_S4
 #define hopeless(i) false
 #else
-#define hopeless(i) (exists[SEEN(i)] && ver[SEEN(i)] != ver[API])
+#define hopeless(i) (exists[SEEN(i)] && (ver[SEEN(i)] != ver[API] || uid[SEEN(i)] != uid[API]))
 #endif
 inline send(i, kind) {
 #ifdef DROP_S1_LAST
