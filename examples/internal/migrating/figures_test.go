@@ -33,6 +33,7 @@ const (
 	stops     = 8
 	crashes   = 3
 	mixedRuns = 4
+	quiet     = time.Minute
 )
 
 // TestFigures measures what moving kubebuilder's scaffold over by one line changes: three processes on a real
@@ -43,56 +44,121 @@ func TestFigures(t *testing.T) {
 	if !*measure {
 		t.Skip("takes minutes: -figures")
 	}
-	var out bytes.Buffer
-	out.WriteString(fmt.Sprintf("\nthree processes, %d orders, two controllers; from the signal to the first reconciliation of the next one, median / worst\n", orders))
-	table := &rows{w: tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)}
-	table.add("program", fmt.Sprintf("SIGTERM, %d times", stops), fmt.Sprintf("SIGKILL, %d times", crashes), "requests a minute, leader", "each standby")
+	programs := []struct {
+		key, name, program string
+		env                []string
+	}{
+		{"before", "before", "before", nil},
+		{"released", "before, with LeaderElectionReleaseOnCancel", "before", []string{"RELEASE=yes"}},
+		{"oneline", "one line", "elect", nil},
+		{"warm", "one line, and EnableWarmup", "elect", []string{"WARMUP=yes"}},
+	}
+	fleets := []struct {
+		key, name, leader string
+		standbys          []string
+		env               []string
+	}{
+		{"mixed", "before stops; before and one line stand by", "before", []string{"before", "elect"}, nil},
+		{"mixed-released", "the same, with LeaderElectionReleaseOnCancel", "before", []string{"before", "elect"}, []string{"RELEASE=yes"}},
+		{"mixed-after", "one line stops; before and one line stand by", "elect", []string{"before", "elect"}, nil},
+		{"back", "moved back: one line stops; two of before stand by", "elect", []string{"before", "before"}, nil},
+	}
+	table, way := make([]string, len(programs)+len(fleets)), make([]string, len(programs))
 	t.Run("fleets", func(t *testing.T) {
-		for _, c := range []struct {
-			key, name, program string
-			env                []string
-		}{
-			{"before", "before", "before", nil},
-			{"released", "before, with LeaderElectionReleaseOnCancel", "before", []string{"RELEASE=yes"}},
-			{"oneline", "one line", "elect", nil},
-			{"warm", "one line, and EnableWarmup", "elect", []string{"WARMUP=yes"}},
-		} {
-			t.Run(c.key, func(t *testing.T) { t.Parallel(); alone(t, table, c.name, c.program, c.env) })
+		for i, c := range programs {
+			t.Run(c.key, func(t *testing.T) {
+				t.Parallel()
+				figures, stages := alone(t, c.program, c.env)
+				table[i], way[i] = c.name+figures, c.name+stages
+			})
 		}
-		for _, c := range []struct {
-			key, name, leader string
-			standbys          []string
-			env               []string
-		}{
-			{"mixed", "before stops, before and one line stand by", "before", []string{"before", "elect"}, nil},
-			{"mixed-released", "the same, with LeaderElectionReleaseOnCancel", "before", []string{"before", "elect"}, []string{"RELEASE=yes"}},
-			{"mixed-after", "one line stops, before and one line stand by", "elect", []string{"before", "elect"}, nil},
-			{"back", "moved back: one line stops, two of before stand by", "elect", []string{"before", "before"}, nil},
-		} {
-			t.Run(c.key, func(t *testing.T) { t.Parallel(); mixed(t, table, c.name, c.leader, c.standbys, c.env) })
+		for i, c := range fleets {
+			t.Run(c.key, func(t *testing.T) {
+				t.Parallel()
+				table[len(programs)+i] = c.name + mixed(t, c.leader, c.standbys, c.env)
+			})
 		}
 	})
-	require.NoError(t, table.w.Flush())
-	t.Log(out.String())
+	t.Logf("three processes, %d orders, two controllers; from the signal to the first reconciliation by the next one, median / worst\n%s", orders,
+		columns(slices.Insert(slices.Insert(table, len(programs), fmt.Sprintf("\na mixed fleet\tSIGTERM, %d times\twho followed", mixedRuns)),
+			0, fmt.Sprintf("three of\tSIGTERM, %d times\tSIGKILL, %d times\trequests a minute, leader\teach standby", stops, crashes))))
+	t.Logf("the way of a SIGTERM, ms after it, medians\n%s", columns(slices.Insert(way, 0, "three of"+strings.Join(stageNames(), ""))))
 }
 
-// rows is a table to which tests add at the same time.
-type rows struct {
-	mu sync.Mutex
-	w  *tabwriter.Writer
+func columns(lines []string) string {
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	for _, line := range lines {
+		fmt.Fprintln(w, line)
+	}
+	_ = w.Flush() // to memory
+	return out.String()
 }
 
-func (r *rows) add(cells ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	fmt.Fprintln(r.w, strings.Join(cells, "\t"))
+// stages are what happens between SIGTERM and the first reconciliation by the next one, and the messages that say so.
+var stages = []struct {
+	name, message string
+	next          bool // logged by the next one
+}{
+	{"it stops", "Stopping and waiting for non leader election runnables", false},
+	{"controllers stopped", "Stopping and waiting for caches", false},
+	{"all stopped", "Wait completed, proceeding to shutdown the manager", false},
+	{"released", "Released the lease", false},
+	{"won", "Became leader", true},
+	{"controllers start", "Starting EventSource", true},
+	{"workers start", "Starting workers", true},
+	{"reconciles", "Reconciling", true},
+}
+
+func stageNames() (names []string) {
+	for _, s := range stages {
+		names = append(names, "\t"+s.name)
+	}
+	return names
+}
+
+// timeline is when each stage was first reached, zero where that was not logged.
+func (f *operators) timeline(at time.Time, leader, next *fleet.Replica) []time.Duration {
+	times := make([]time.Duration, len(stages))
+	for _, l := range f.Lines() {
+		parsed := parse(l)
+		for i, s := range stages {
+			replica := leader
+			if s.next {
+				replica = next
+			}
+			if l.Replica == replica && parsed.Message == s.message && parsed.At.After(at) && times[i] == 0 {
+				times[i] = parsed.At.Sub(at)
+			}
+		}
+	}
+	return times
+}
+
+// medians is a row of the second table.
+func medians(timelines [][]time.Duration) string {
+	var b strings.Builder
+	for i := range stages {
+		var times []time.Duration
+		for _, timeline := range timelines {
+			if timeline[i] > 0 {
+				times = append(times, timeline[i])
+			}
+		}
+		if len(times) == 0 {
+			b.WriteString("\t–")
+			continue
+		}
+		fmt.Fprintf(&b, "\t%.1f", float64(fleet.Median(times).Microseconds())/1000)
+	}
+	return b.String()
 }
 
 // turn keeps the hand-overs of different fleets apart, and with them the starts of the processes for the next ones.
 var turn sync.Mutex
 
-// alone measures a fleet of one program.
-func alone(t *testing.T, table *rows, name, program string, env []string) {
+// alone measures a fleet of one program, for a row of each table.
+func alone(t *testing.T, program string, env []string) (figures, way string) {
 	f := newOperatorsFor(t, 10*time.Minute, env...)
 	f.createOrders()
 	leader := f.scraped(program)
@@ -100,11 +166,12 @@ func alone(t *testing.T, table *rows, name, program string, env []string) {
 	standbys := []*scraped{f.scrapedStandby(program), f.scrapedStandby(program)}
 	time.Sleep(5 * time.Second)
 	before := []float64{leader.requests(f), standbys[0].requests(f) + standbys[1].requests(f)}
-	time.Sleep(time.Minute)
+	time.Sleep(quiet)
 	led, stoodBy := leader.requests(f)-before[0], (standbys[0].requests(f)+standbys[1].requests(f)-before[1])/2
 
 	stop := f.churn()
 	measured := map[os.Signal][]time.Duration{}
+	var timelines [][]time.Duration
 	for i := range stops + crashes {
 		signal, slow := os.Signal(syscall.SIGTERM), program == "before" && !slices.Contains(env, "RELEASE=yes")
 		if i >= stops {
@@ -113,7 +180,11 @@ func alone(t *testing.T, table *rows, name, program string, env []string) {
 		if !slow {
 			turn.Lock()
 		}
+		at := time.Now()
 		took, next := f.handOver(leader.Replica, signal, standbys[0].Replica, standbys[1].Replica)
+		if signal == syscall.SIGTERM {
+			timelines = append(timelines, f.timeline(at, leader.Replica, next))
+		}
 		measured[signal] = append(measured[signal], took)
 		if standbys[0].Replica != next {
 			slices.Reverse(standbys)
@@ -126,11 +197,11 @@ func alone(t *testing.T, table *rows, name, program string, env []string) {
 	}
 	stop()
 	f.oneAtATime()
-	table.add(name, figure(measured[syscall.SIGTERM]), figure(measured[syscall.SIGKILL]), fmt.Sprint(led), fmt.Sprint(stoodBy))
+	return fmt.Sprintf("\t%s\t%s\t%v\t%v", figure(measured[syscall.SIGTERM]), figure(measured[syscall.SIGKILL]), led, stoodBy), medians(timelines)
 }
 
 // mixed measures hand-overs in a fleet of both programs.
-func mixed(t *testing.T, table *rows, name, leads string, standsBy []string, env []string) {
+func mixed(t *testing.T, leads string, standsBy []string, env []string) string {
 	f := newOperatorsFor(t, 10*time.Minute, env...)
 	f.createOrders()
 	stop := f.churn()
@@ -157,7 +228,7 @@ func mixed(t *testing.T, table *rows, name, leads string, standsBy []string, env
 	}
 	stop()
 	f.oneAtATime()
-	table.add(name, figure(measured), fmt.Sprintf("followed by before %d times, by one line %d times", followed["before"], followed["elect"]))
+	return fmt.Sprintf("\t%s\tbefore %d times, one line %d times", figure(measured), followed["before"], followed["elect"])
 }
 
 func figure(times []time.Duration) string {
