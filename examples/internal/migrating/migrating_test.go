@@ -174,7 +174,7 @@ func TestTheDiffsOfTheGuideAreWhole(t *testing.T) {
 	diffs, err := fleet.Blocks(guide, "diff")
 	require.NoError(t, err)
 	require.Len(t, diffs, 3)
-	for i, after := range []string{"elect", "wrapped", "warm"} {
+	for i, after := range []string{"elect", "warm", "wrapped"} {
 		have := lines(read(t, "before/main.go"))
 		for line := range strings.Lines(diffs[i]) {
 			switch text := unaligned(line[1:]); line[0] {
