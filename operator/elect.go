@@ -82,6 +82,15 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 	return l.Elector(), nil
 }
 
+// New is manager.New, and ctrl.NewManager, with Elect before it. It is for programs that have no variable for their options:
+// one word changes. The manager is controller-runtime's own.
+func New(cfg *rest.Config, opts manager.Options, more ...func(*elector.Options)) (manager.Manager, error) {
+	if _, err := Elect(cfg, &opts, more...); err != nil {
+		return nil, err
+	}
+	return manager.New(cfg, opts)
+}
+
 // electorOptions is what the options of a manager mean to an Elector, and what is wrong with them beyond that.
 func electorOptions(opts *manager.Options) (elector.Options, error) {
 	o := elector.Options{
