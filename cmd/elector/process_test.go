@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -71,9 +72,12 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ.
+var namespaces atomic.Int64
+
+// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ, and a number, because with
+// -count a test runs more than once.
 func namespaceOf(t *testing.T) string {
-	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	name := fmt.Sprintf("%s-%d", strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")), namespaces.Add(1))
 	return strings.Trim(name[max(0, len(name)-63):], "-")
 }
 
