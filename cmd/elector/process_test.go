@@ -22,6 +22,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/elector-go/elector/e2e/cluster"
 )
@@ -30,13 +32,19 @@ const user = "runner"
 
 var shared *cluster.Cluster
 
-// TestMain is also elector itself: the tests start this binary with asElector set.
-const asElector = "ELECTOR_TEST_AS_ELECTOR"
+// TestMain is also elector itself, and a part of it: the tests start this binary with one of these set.
+const (
+	asElector = "ELECTOR_TEST_AS_ELECTOR"
+	asNursery = "ELECTOR_TEST_AS_NURSERY"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asElector) != "" {
 		main()
 		return
+	}
+	if os.Getenv(asNursery) != "" {
+		os.Exit(beNursery())
 	}
 	os.Exit(withCluster(m))
 }
@@ -385,34 +393,63 @@ func TestWithRestartItCampaignsAgain(t *testing.T) {
 	r.exitCode()
 }
 
-// A terminal is what script(1) makes; Ctrl-C is typed into it.
-func TestCtrlCOnATerminalEndsTheProgram(t *testing.T) {
-	if _, err := exec.LookPath("script"); err != nil {
-		t.Skip("no script(1) to make a terminal with")
-	}
+// The kubeconfigs of most clouds name a program that fetches the credentials. It is a child of elector's, but not a
+// process of the program.
+func TestACredentialPluginIsNotEndedWithTheProgram(t *testing.T) {
 	s := newStage(t)
-	inner := s.command("run", "--lease", s.namespace+"/batch", "--", "sh", "-c", `echo leading=$$; read line; echo "read $line"; sleep 999`)
-	cmd := exec.Command("script", "-qec", shellQuote(inner.Args), "/dev/null")
-	cmd.Env = inner.Env
-	stdin, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	r := s.start(cmd)
-	r.says("leading=")
-	_, err = io.WriteString(stdin, "a line\n")
-	require.NoError(t, err)
-	r.says("read a line") // the program reads from the terminal
-	_, err = stdin.Write([]byte{3})
-	require.NoError(t, err)
-	require.Equal(t, 130, r.exitCode())
-	require.Empty(t, s.holder())
+	dir := t.TempDir()
+	s.usePlugin(fmt.Sprintf(`trap 'touch %[1]s/ended' TERM; touch %[1]s/runs; sleep 0.5; rm %[1]s/runs`, dir))
+	leader := s.run(`trap 'sleep 2; exit 0' TERM; echo leading=$$; while :; do sleep 0.1; done`, short6...)
+	pid := leader.pid("leading")
+	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
+	standby := s.run(polite, short6...)
+	standby.says("New leader")
+	s.within("a plugin that runs", func() bool { return exists(filepath.Join(dir, "runs")) })
+	leader.signal(syscall.SIGTERM)
+	standby.pid("leading")
+	require.False(t, alive(pid))
+	require.Zero(t, leader.exitCode())
+	require.False(t, exists(filepath.Join(dir, "ended")), "the plugin got the program's SIGTERM")
 }
 
-func shellQuote(args []string) string {
-	var quoted []string
-	for _, a := range args {
-		quoted = append(quoted, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+// Elector waits for orphans as PID 1 does, but not for what os/exec waits for: there the credentials would be lost.
+func TestTheChildrenOfOSExecAreLeftToIt(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asNursery+"=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func beNursery() int {
+	newNursery()
+	for range 300 {
+		if err := exec.Command("true").Run(); err != nil {
+			fmt.Println(err)
+			return 1
+		}
 	}
-	return strings.Join(quoted, " ")
+	return 0
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// usePlugin has the token come from a shell script, which is asked before each request.
+func (s *stage) usePlugin(script string) {
+	s.t.Helper()
+	kc, err := clientcmd.LoadFromFile(s.kubeconfig)
+	require.NoError(s.t, err)
+	for _, user := range kc.AuthInfos {
+		credential := fmt.Sprintf(`{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": %q, "expirationTimestamp": "2001-01-01T00:00:00Z"}}`, user.Token)
+		user.Token = ""
+		user.Exec = &clientcmdapi.ExecConfig{
+			APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+			Command: "sh", Args: []string{"-c", script + "; echo '" + credential + "'"},
+		}
+	}
+	require.NoError(s.t, clientcmd.WriteToFile(*kc, s.kubeconfig))
 }
 
 // A link forwards connections to the API server until it is cut; then nothing comes through and nothing is said.

@@ -134,7 +134,7 @@ func (p *program) kill() { kill(p.pid, os.Getpid(), p.others) }
 
 // alive reports whether any process of the program is there: its group, and on Linux also what has left the group.
 func (p *program) alive() bool {
-	return syscall.Kill(-p.pid, 0) == nil || len(descendants(os.Getpid(), p.others)) > 0
+	return !errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) || len(descendants(os.Getpid(), p.others)) > 0
 }
 
 // gone ends the guard and takes the terminal back.
