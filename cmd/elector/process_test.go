@@ -169,7 +169,7 @@ func (r *replica) pid(name string) int {
 	})
 	_, after, _ := strings.Cut(r.String(), name+"=")
 	number, _, _ := strings.Cut(after, "\n")
-	pid, err := strconv.Atoi(number)
+	pid, err := strconv.Atoi(strings.TrimSpace(number)) // a terminal ends lines by two characters
 	require.NoError(r.s.t, err)
 	return pid
 }
