@@ -286,6 +286,49 @@ func TestAFrozenElectorAndProgramAreBothOutlivedByTheGuard(t *testing.T) {
 	standby.pid("leading")
 }
 
+// guard is the process that elector has started besides the program.
+func (r *replica) guard(program int) int {
+	r.s.t.Helper()
+	for _, p := range processes() {
+		if p.parent == r.cmd.Process.Pid && p.pid != program {
+			return p.pid
+		}
+	}
+	r.s.t.Fatal("no guard")
+	return 0
+}
+
+func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"Frozen": syscall.SIGSTOP, "Killed": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			leader, standby, pid := s.pair(polite, short6...)
+			guard := leader.guard(pid)
+			at := time.Now()
+			require.NoError(t, syscall.Kill(guard, sig))
+			t.Logf("figure: %v of the guard to the end of the program: %v", sig, s.gone(pid).Sub(at).Round(time.Millisecond))
+			require.Equal(t, 125, leader.exitCode())
+			require.Contains(t, leader.String(), "the guard process has died, or did not answer")
+			s.gone(guard)
+			standby.pid("leading")
+		})
+	}
+}
+
+// What is left is the kernel: it kills the first process with its parent. Its children go on.
+func TestWithoutElectorAndGuardTheKernelKillsTheProgram(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite, short6...)
+	guard := leader.guard(pid)
+	at := time.Now()
+	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP)) // or it would be the first to see the end of elector
+	leader.signal(syscall.SIGKILL)
+	require.NoError(t, syscall.Kill(guard, syscall.SIGKILL))
+	t.Logf("figure: SIGKILL of elector and its guard to the end of the program: %v", s.gone(pid).Sub(at).Round(time.Millisecond))
+	require.NotContains(t, standby.String(), "leading=", "two programs at once")
+	standby.pid("leading")
+}
+
 func TestAFrozenProgramEndsOnSIGTERM(t *testing.T) {
 	s := newStage(t)
 	leader, _, pid := s.pair(polite)

@@ -295,6 +295,9 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 		select {
 		case <-r.renewed:
 			d.renew()
+			if p.guard.silent(max(r.flags.renewDeadline/2, 2*time.Second)) { // renewals come more often
+				p.guard.dismiss() // its end comes next
+			}
 			p.guard.extend(d.guard())
 			overdue.Reset(time.Until(d.kill()))
 		case <-stopping:
@@ -303,7 +306,7 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 		case <-guardEnd:
 			guardEnd = nil
 			if stopping != nil && time.Now().Before(d.kill()) {
-				e.lost = errors.New("the guard process has died; stopped the program, which must not run without it")
+				e.lost = errors.New("the guard process has died, or did not answer: stopped the program, which must not run without it")
 			}
 			terminate()
 		case <-grace:
