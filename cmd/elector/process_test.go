@@ -286,24 +286,12 @@ func TestAFrozenElectorAndProgramAreBothOutlivedByTheGuard(t *testing.T) {
 	standby.pid("leading")
 }
 
-// guard is the process that elector has started besides the program.
-func (r *replica) guard(program int) int {
-	r.s.t.Helper()
-	for _, p := range processes() {
-		if p.parent == r.cmd.Process.Pid && p.pid != program {
-			return p.pid
-		}
-	}
-	r.s.t.Fatal("no guard")
-	return 0
-}
-
 func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"Frozen": syscall.SIGSTOP, "Killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			leader, standby, pid := s.pair(polite, short6...)
-			guard := leader.guard(pid)
+			guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
 			at := time.Now()
 			require.NoError(t, syscall.Kill(guard, sig))
 			t.Logf("figure: %v of the guard to the end of the program: %v", sig, s.gone(pid).Sub(at).Round(time.Millisecond))
@@ -319,7 +307,7 @@ func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
 func TestWithoutElectorAndGuardTheKernelKillsTheProgram(t *testing.T) {
 	s := newStage(t)
 	leader, standby, pid := s.pair(polite, short6...)
-	guard := leader.guard(pid)
+	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
 	at := time.Now()
 	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP)) // or it would be the first to see the end of elector
 	leader.signal(syscall.SIGKILL)
@@ -434,6 +422,51 @@ func TestWithRestartItCampaignsAgain(t *testing.T) {
 	s.within("a second run", func() bool { return strings.Count(r.String(), "again\n") >= 2 })
 	r.signal(syscall.SIGTERM)
 	r.exitCode()
+}
+
+// As in a container without an init.
+func TestAsPID1(t *testing.T) {
+	s := newStage(t)
+	namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if out, err := exec.Command(namespace[0], append(namespace[1:], "true")...).CombinedOutput(); err != nil {
+		namespace = []string{"unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"}
+		if exec.Command(namespace[0], append(namespace[1:], "true")...).Run() != nil {
+			t.Skipf("this system gives no namespace of process numbers: %v %s", err, out)
+		}
+	}
+	const script = `trap 'echo got USR1' USR1; trap 'echo got TERM; exit 0' TERM
+		(sleep 1 &) # an orphan
+		echo leading=$$ elector=$PPID
+		while :; do sleep 0.05; done`
+	cmd := s.command(append(namespace[1:], os.Args[0], "run", "--lease", s.namespace+"/batch", "--", "sh", "-c", script)...)
+	cmd.Path, _ = exec.LookPath(namespace[0])
+	cmd.Args[0] = namespace[0]
+	r := s.start(cmd)
+	r.says(" elector=1\n")
+	self := r.child(r.cmd.Process.Pid, os.Args[0], "run")
+	orphan := r.child(self, "sleep", "1")
+	s.within("the orphan to be gone, and to be no zombie", func() bool { return !exists(fmt.Sprintf("/proc/%d", orphan)) })
+	require.NoError(t, syscall.Kill(self, syscall.SIGUSR1))
+	r.says("got USR1")
+	require.NoError(t, syscall.Kill(self, syscall.SIGTERM))
+	require.Zero(t, r.exitCode())
+	require.Contains(t, r.String(), "got TERM")
+	require.Empty(t, s.holder())
+}
+
+// child waits for a child process whose command line begins with the words.
+func (r *replica) child(parent int, words ...string) (pid int) {
+	r.s.t.Helper()
+	r.s.within(strings.Join(words, " "), func() bool {
+		for _, p := range processes() {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+			if p.parent == parent && strings.HasPrefix(string(line), strings.Join(words, "\x00")) {
+				pid = p.pid
+			}
+		}
+		return pid != 0
+	})
+	return pid
 }
 
 // The kubeconfigs of most clouds name a program that fetches the credentials. It is a child of elector's, but not a
