@@ -74,7 +74,7 @@ func TestRunDrainsTheCallbackAndThenReleasesWhenItsContextEndsWhileLeading(t *te
 		stopped := time.Now()
 		r.stop()
 		time.Sleep(19 * time.Second)
-		assert.Equal(w, stopped, w.last().told, "the callback is told at once")
+		assert.Equal(w, stopped, w.last().told, "the callback's ctx ends at once")
 		assert.Equal(w, "a", holder(w.lease()), "kept while the callback drains")
 		assert.True(w, r.el.IsLeader(), "nobody else leads yet")
 		assert.NoError(w, r.awaitEnd(2*time.Second))
@@ -413,7 +413,7 @@ func TestStatusIsASnapshot(t *testing.T) {
 	})
 }
 
-func TestATermTellsItsTokenIdentityAndValidity(t *testing.T) {
+func TestATermReportsItsTokenIdentityAndValidity(t *testing.T) {
 	var none elector.Term
 	assert.False(t, none.Valid())
 	assert.Zero(t, none.Token())

@@ -37,7 +37,7 @@ type world struct {
 	start    time.Time
 	lenient  bool       // client-go's elector takes part: it may overlap
 	restored time.Time  // when the server last went back to a snapshot: tokens may repeat those from before
-	finish   chan error // what callbacks of some tests are told to return
+	finish   chan error // what callbacks of some tests have to return
 	mu       sync.Mutex
 	running  []*replica
 	terms    []*span
@@ -83,7 +83,7 @@ type replica struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed once Run has returned
 	err     error         // what it returned
-	drain   time.Duration // how long the callback takes to return once told
+	drain   time.Duration // how long the callback takes to return once its ctx has ended
 	work    func(ctx context.Context) error
 	gate    func() // blocks while the replica is suspended; nil if it never is
 	decides func() // see gated
@@ -266,7 +266,7 @@ func (w *world) oneTerm() {
 	require.True(w, w.leader().el.IsLeader())
 }
 
-// within waits until cond holds, and tells how long that took.
+// within waits until cond holds, and returns how long that took.
 func (w *world) within(limit time.Duration, what string, cond func() bool) time.Duration {
 	w.Helper()
 	begin := time.Now()

@@ -94,7 +94,7 @@ func (l *activeTerm) end() {
 }
 
 // run runs the callback. runtime.Goexit counts as an error. A panic is passed on as it is: in a process that is about
-// to crash nothing may be released. It is caught only to tell it from Goexit, which no deferred function can do
+// to crash nothing may be released. It is caught only to distinguish it from Goexit, which no deferred function can do
 // otherwise.
 func (l *activeTerm) run(callback func(context.Context) error) {
 	l.result = errGoexit

@@ -140,7 +140,7 @@ func TestDecisions(t *testing.T) {
 		},
 		"a deleted Lease binds until it would have expired (S6)": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
-			{at: 1 * s, does: "deleted, told by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(8, time.Time{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, seen by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(8, time.Time{}, at(1*s)) }, want: waits(15 * s)},
 			{at: 2 * s, does: "made anew, blank", see: &record{version: 9, seconds: 0}, want: waits(15 * s)},
 			{at: 3 * s, does: "found missing: what was deleted may be newer", gone: true, want: waits(18 * s)},
 			{at: 4 * s, does: "still missing", gone: true, want: waits(18 * s)},
@@ -192,7 +192,7 @@ func TestDecisions(t *testing.T) {
 			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "released by another", see: &record{version: 7, seconds: 1, acquired: 900, renewed: 900}, want: stops(ReasonTakenOver, "")},
 		},
-		"a leader tells a namesake by what it wrote (S5)": {
+		"a leader knows a namesake by what it wrote (S5)": {
 			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "a namesake", see: edited(mine, func(r *record) { r.acquired, r.renewed = 450, 450 }), want: stops(ReasonDuplicateIdentity, "me")},
 		},

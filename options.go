@@ -50,7 +50,7 @@ type Options struct {
 	Name string
 
 	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part, made anew for each Elector.
-	// Every process needs its own, also after a restart: processes with the same identity cannot be told apart in the
+	// Every process needs its own, also after a restart: processes with the same identity cannot be distinguished in the
 	// Lease, in Events and in logs. It does not make them unsafe. A candidate recognises its term by its own writes,
 	// not by its identity, so it waits until the record of a namesake or of its own predecessor expires, and logs that.
 	Identity string

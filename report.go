@@ -172,7 +172,7 @@ func (r *reporter) wait() {
 }
 
 // An callQueue makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while
-// there is something to tell. The zero value is ready.
+// there is something to report. The zero value is ready.
 type callQueue struct {
 	mu      sync.Mutex // guards queue and busy
 	queue   []func()

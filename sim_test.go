@@ -81,7 +81,7 @@ type simulation struct {
 	tally       map[string]int
 }
 
-// stamps tell a write from every other, for their last digits are random.
+// stamps distinguish a write from every other, for their last digits are random.
 type stamps struct{ acquired, renewed int64 }
 
 // A write is one that an actor has sent.
@@ -204,7 +204,7 @@ func (s *simulation) calm() {
 	}
 }
 
-// takeover expects a healthy leader to be told at once that the Lease names somebody else (S7).
+// takeover expects a healthy leader to learn at once that the Lease names somebody else (S7).
 func (s *simulation) takeover() {
 	a := s.leading()
 	if a == nil || a.polls || !a.el.IsLeader() {
@@ -366,7 +366,7 @@ func (s *simulation) judgeEnd(a *actor) {
 	s.note(a, "has ended: %v", a.err)
 }
 
-// callback is the work of an actor. It keeps to the contract: once it is told of a loss it returns within the stop
+// callback is the work of an actor. It keeps to the contract: once it hears of a loss it returns within the stop
 // budget, and after a clean stop it does what it likes while its term is valid.
 func (s *simulation) callback(a *actor, ctx context.Context) error {
 	v := s.begin(a, ctx)
@@ -816,12 +816,12 @@ func (s *simulation) rewrite() string {
 	return fmt.Sprintf("rewritten: %s (%v)", what, err)
 }
 
-// canHurtNewcomers tells whether somebody has not seen the present holder yet. What was promised in a Lease that is no
-// more, or in one that was edited to last shorter, is known only to those who saw it before, so newcomers to the Lease
-// or to the term are not part of the promise.
+// canHurtNewcomers reports whether somebody has not seen the present holder yet. What was promised in a Lease that is
+// no more, or in one that was edited to last shorter, is known only to those who saw it before, so newcomers to the
+// Lease or to the term are not part of the promise.
 func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
-		// Of a name that was put in by hand, or beside a duration that was, it cannot be told whether the actor has seen
+		// If a person put in the name, or the duration with it, nobody knows whether the actor has seen
 		// a record of that holder's own.
 		if a.el.Leader() != holder(present) || s.forged[holder(present)] || s.sleepsAsNewcomer(a) {
 			return true

@@ -120,7 +120,7 @@ func (w *watching) restart(now time.Time) {
 	w.retryAt = now
 }
 
-// poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
+// poll turns waiting into reading now and then, while there is no watch to show changes (L1).
 func (w *watching) poll(d decision) decision {
 	if d.do != lead && !w.open && (d.do == idle || w.pollAt.Before(d.at)) {
 		return decision{do: get, at: w.pollAt}

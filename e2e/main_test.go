@@ -7,7 +7,7 @@
 //
 //	go -C e2e test -count=1 -v -timeout 15m -run Chaos . -chaos
 //
-// The servers are built from their Go modules, which takes some minutes the first time; package cluster tells more.
+// The servers are built from their Go modules, which takes some minutes the first time; package cluster says more.
 package e2e
 
 import (

@@ -1,7 +1,7 @@
 // Package electortest is an in-memory API server for Leases, for tests of programs that elect a leader.
 //
-// A [Server] answers as a kube-apiserver does: stale writes are conflicts, invalid Leases are refused,
-// resourceVersions grow through deletion, watches begin where they are told to and close by themselves. The package
+// A [Server] answers as a kube-apiserver does: stale writes are conflicts, invalid Leases are refused, resourceVersions
+// grow through deletion, watches begin at the version that is asked for and close by themselves. The package
 // conformance holds the assertions that both it and a real kube-apiserver pass. (Client-go's fake clientset accepts
 // every write, whatever its resourceVersion, so a test of one-at-a-time on it proves nothing.)
 //
@@ -35,7 +35,8 @@
 //   - No managedFields, no server-side apply (405), no finalizers (a delete is immediate), no generateName.
 //   - A list ignores limit, continue and resourceVersion; field selectors know metadata.name and metadata.namespace,
 //     without "!=". Watches send no bookmarks and refuse sendInitialEvents, as with WatchList off.
-//   - A watch can start about a thousand events in the past, counted over all Leases; from earlier on it is told 410.
+//   - A watch can start about a thousand events in the past, counted over all Leases; earlier than that the answer is
+//     410.
 //   - A client sees each error at once: there is no client-go REST client underneath, which would wait for a
 //     Retry-After and try again, and no client-side rate limit.
 //   - A watch whose context ends closes its channel without the ERROR event that client-go may put before it.

@@ -253,7 +253,7 @@ func (p pen) heading(top int, k kind) {
 	p.FillText(style(12, false, faint, draw.XLeft), at, p.why[k])
 }
 
-// drawKey tells what the colours mean.
+// drawKey explains what the colours mean.
 func drawKey(c draw.Canvas) {
 	x, y := c.Min.X, (c.Min.Y+c.Max.Y)/2
 	for _, k := range []struct {

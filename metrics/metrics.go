@@ -61,7 +61,7 @@ var (
 	ratios = []float64{.05, .1, .15, .2, .25, .3, .4, .5, .6, .65, .7, .75, .8}
 )
 
-// A Collector counts what electors tell it, for Prometheus to scrape. Make it with New. Its methods may be called from
+// A Collector counts what electors report, for Prometheus to scrape. Make it with New. Its methods may be called from
 // any goroutine.
 //
 // Where several candidates for the same Lease are in one process, as in tests, give each a Collector of its own, or

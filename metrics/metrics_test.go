@@ -94,7 +94,7 @@ func (s *shop) join(who string, change ...func(*elector.Options)) *replica {
 	return r
 }
 
-// twoReplicas starts two and tells which leads.
+// twoReplicas starts two, and returns which leads.
 func (s *shop) twoReplicas(change ...func(*elector.Options)) (leader, standby *replica) {
 	s.Helper()
 	leader, standby = s.join("a", change...), s.join("b", change...)
@@ -171,7 +171,7 @@ func TestOneOfSeveralReplicasShowsThatItLeads(t *testing.T) {
 	})
 }
 
-// Nothing tells the Collector of the end: the scrape is all that happens.
+// Nothing reports the end to the Collector: the scrape is all that happens.
 func TestACutOffLeaderShowsZeroFromItsDeadlineOn(t *testing.T) {
 	inShop(t, func(s *shop) {
 		leader, _ := s.twoReplicas()

@@ -1,4 +1,4 @@
-// Package event is what a replica process tells the test: one JSON object a line on its standard output.
+// Package event is what a replica process reports to the test: one JSON object a line on its standard output.
 package event
 
 import (
@@ -56,7 +56,7 @@ func Write(w io.Writer, replica string) func(Event) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		// A reader that is gone is a test that is over: nobody is left to be told.
+		// A reader that is gone is a test that is over: nobody is left to read.
 		_, _ = w.Write(append(line, '\n'))
 	}
 }
