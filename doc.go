@@ -70,7 +70,7 @@
 // candidates use different values of LeaseDuration, if one of them missed the present holder's record and knows only
 // shorter ones. Do not delete the Lease of a running program; use [Elector.StepDown].
 //
-// An edit that looks exactly like a release (no holder, a duration of one second, a new renewTime) frees the Lease,
+// An edit that is exactly like a release (no holder, a duration of one second, a new renewTime) frees the Lease,
 // even if its holder still runs. Removing only the holder, or changing only the duration, does not free it for the
 // candidates that saw the record before. A candidate that starts afterwards knows only what it finds.
 //

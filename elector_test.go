@@ -277,7 +277,7 @@ func TestACallbackThatIgnoresItsContextIsReportedAndNeverJoinedByAnother(t *test
 
 		r.client.Partition(electortest.NoPartition)
 		time.Sleep(40 * time.Second)
-		assert.Len(w, w.spans(), 1, "no second callback beside the first")
+		assert.Len(w, w.spans(), 1, "no second callback while the first runs")
 		w.within(20*time.Second, "the callback returns", func() bool { return w.leader() == nil })
 		w.awaitLeader(20 * time.Second)
 		assert.NoError(w, r.el.Check(nil))

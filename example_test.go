@@ -208,7 +208,7 @@ func ExampleTermFrom() {
 		Namespace: "shop", Name: "order-controller", Identity: "a",
 		Run: func(ctx context.Context) error {
 			term, _ := elector.TermFrom(ctx)
-			// Store the token beside what you write: a later leader's is greater.
+			// Store the token with what you write: a later leader's is greater.
 			fmt.Println(term.Identity(), term.Token() > 0, term.Valid())
 			return nil
 		},

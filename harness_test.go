@@ -196,7 +196,7 @@ func (w *world) enter(r *replica, ctx context.Context) *span {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.running) > 0 && !w.lenient {
-		w.Errorf("at %v the callback of %s begins beside that of %s", w.now(), r.name, w.running[0].name)
+		w.Errorf("at %v the callback of %s begins while that of %s runs", w.now(), r.name, w.running[0].name)
 	}
 	term, ok := elector.TermFrom(ctx)
 	if r.el != nil && (!ok || !term.Valid() || !r.el.IsLeader()) {
@@ -303,7 +303,7 @@ func (r *replica) crash() {
 	r.w.running = slices.DeleteFunc(r.w.running, func(x *replica) bool { return x == r })
 }
 
-// kubectl edits the Lease by a hand from outside.
+// kubectl edits the Lease as somebody outside the election.
 func (w *world) kubectl(edit func(l *coordinationv1.Lease)) *coordinationv1.Lease {
 	w.Helper()
 	l := w.lease()

@@ -33,7 +33,7 @@ type activeTerm struct {
 	alarmed         atomic.Bool
 }
 
-// start starts the term's timers. Each looks at the clock again when it fires, so one that a renewal has overtaken
+// start starts the term's timers. Each reads the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
 func (l *activeTerm) start(sent time.Time) {
 	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)

@@ -97,7 +97,7 @@ func TestDecisions(t *testing.T) {
 		return func(_ *observed, t *tenure) { t.unconfirmed = []claim{claimOf(r.lease())} }
 	}
 	for name, steps := range map[string][]step{
-		"a candidate that knows nothing looks": {
+		"a candidate that knows nothing reads": {
 			{does: "start", want: now(get)},
 			{at: 1 * s, does: "there is no Lease", gone: true, want: now(acquire)},
 		},
@@ -151,7 +151,7 @@ func TestDecisions(t *testing.T) {
 				*o = o.see(theirs.lease(), at(1*s), at(1*s))
 			}, want: waits(16 * s)},
 		},
-		"a refused write makes it look": {
+		"a refused write makes it read": {
 			{does: "see", see: &released, want: now(acquire)},
 			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 2 * s, does: "the winner", see: &mineRenewed, want: waits(17 * s)},
@@ -471,9 +471,9 @@ func checkDecision(t *testing.T, h *history) {
 	case own.phase == leading && now.Sub(own.sent) >= cfg.renewDeadline && d.do != stop:
 		t.Fatal("goes on past its deadline")
 	case own.phase == leading && o.claim.holder != "me" && o.claim.holder != "" && o.lease != nil && d.do != stop:
-		t.Fatal("goes on beside another holder")
+		t.Fatal("goes on while another holds the Lease")
 	case d.do == release && (own.phase != releasing || !ours):
-		t.Fatal("releases what is not its own, or beside its callback")
+		t.Fatal("releases what is not its own, or while its callback runs")
 	case (d.do == acquire || d.do == lead) && own.phase != standingBy, (d.do == renew || d.do == stop) && own.phase == standingBy:
 		t.Fatalf("%v in phase %v", d.do, own.phase)
 	case d.do == stop && (d.lost == nil || d.lost.Reason == 0):

@@ -682,7 +682,7 @@ func TestTheLeaseIsReleasedOnlyAfterTheCallbackHasReturned(t *testing.T) {
 		a.client.Intercept(onWrites(func(_ int, r electortest.Request) electortest.Fault {
 			if holder(r.Lease) == "" {
 				released++
-				assert.Nil(w, w.leader(), "released beside the callback")
+				assert.Nil(w, w.leader(), "released while the callback ran")
 				assert.False(w, w.last().term.Valid())
 				assert.Equal(w, int32(1), *r.Lease.Spec.LeaseDurationSeconds)
 				assert.Equal(w, time.Now().UnixMilli(), r.Lease.Spec.RenewTime.UnixMilli(), "a fresh renewTime")

@@ -120,7 +120,7 @@ func (s *simulation) suspend(a *actor, d time.Duration) {
 		return
 	}
 	if v := a.inside; v != nil && v.term.Valid() && a.rng.IntN(5) == 0 {
-		d = time.Until(v.term.ValidUntil()) // to wake beside the timer that ends the term, maybe before it: the clock decides
+		d = time.Until(v.term.ValidUntil()) // to wake at the same time as the timer that ends the term, maybe before it: the clock decides
 	}
 	phase := a.phase()
 	s.tally["asleep while "+phase]++
@@ -190,7 +190,7 @@ func (s *simulation) reenter(a *actor, v *visit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.running) > 0 {
-		s.complain("%s wakes beside %s and may work on, in term %d", a.name, s.running[0].name, v.term.Token())
+		s.complain("%s wakes while %s works, and may work on, in term %d", a.name, s.running[0].name, v.term.Token())
 	}
 	if last := s.terms[len(s.terms)-1]; last != v.span {
 		s.complain("%s wakes and may work on in term %d, but term %d has begun", a.name, v.term.Token(), last.term.Token())
@@ -284,7 +284,7 @@ func (s *simulation) pass(a *actor, v *visit, d time.Duration) bool {
 	return s.stays(a, v)
 }
 
-// drainStep is how often a draining callback looks at its term.
+// drainStep is how often a draining callback checks its term.
 const drainStep = 100 * time.Millisecond
 
 // drainAfterLoss takes d of the actor's waking time to return, but no longer than the stop budget.

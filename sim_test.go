@@ -59,7 +59,7 @@ type simulation struct {
 	actors []*actor   // every replica that ever joined; likewise
 	size   int        // how many are to be alive
 
-	forged      map[string]bool             // identities that were put into the Lease by hand
+	forged      map[string]bool             // identities that were put into the Lease by an edit
 	twins       bool                        // whether two replicas may share an identity
 	fastest     float64                     // the rate of the fastest clock, 1 if all run alike
 	rates       map[string]float64          // of the clock of each identity
@@ -324,7 +324,7 @@ func (s *simulation) enlist() {
 	client.ForbidWatch(a.polls)
 	client.Intercept(func(r electortest.Request) electortest.Fault { return s.judge(a, r) })
 	s.lock.Lock()
-	defer s.lock.Unlock() // until the actor is complete nobody may look at it
+	defer s.lock.Unlock() // until the actor is complete nobody may use it
 	client.SetLatency(roundTrip)
 	clock.LeasesGetter = sleepers{client.CoordinationV1(), s, a}
 	a.woke = time.Now()
@@ -460,7 +460,7 @@ func (s *simulation) guard(a *actor, v *visit, ended <-chan struct{}) {
 		s.lock.Lock()
 		late, asleep := a.late(), a.asleep != nil
 		if v.heard {
-			late = v.late // not when this is looked at, be it after a sleep
+			late = v.late // not when this is read, be it after a sleep
 		}
 		s.lock.Unlock()
 		time.Sleep(time.Microsecond) // whoever has ended the term is about to end ctx
@@ -830,7 +830,7 @@ func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	return false
 }
 
-// edit changes the Lease by a foreign hand.
+// edit changes the Lease as somebody outside the election.
 func (s *simulation) edit() string {
 	leases := s.leases()
 	l, err := leases.Get(s.Context(), name, metav1.GetOptions{})

@@ -16,7 +16,7 @@ import (
 )
 
 // watching is how a candidate learns of changes: by one watch, at most one session of it at a time, and while there is
-// none, by looking now and then (L1).
+// none, by reading now and then (L1).
 type watching struct {
 	*Elector
 	log klog.Logger
@@ -34,7 +34,7 @@ type watching struct {
 	owedAt time.Time // since when
 	lags   int       // sessions in a row that did not show it in time: the watch may be behind rather than dead
 
-	pollAt time.Time // without a watch: when to look again
+	pollAt time.Time // without a watch: when to read again
 }
 
 // A session is one watch request and the goroutine that reads it.

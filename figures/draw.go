@@ -87,7 +87,7 @@ func picture(all []drawing) ([]byte, error) {
 	return anyFont(out.Bytes()), nil
 }
 
-// anyFont names fonts of the same widths beside the one the picture was laid out with, which few browsers have.
+// anyFont names fonts of the same widths as the font that the picture was laid out with, which few browsers have.
 func anyFont(svg []byte) []byte {
 	return bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 }

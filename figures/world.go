@@ -168,7 +168,7 @@ func (p *process) kill() {
 // it sends from then on meets the second.
 func (p *process) renewing(renewal, after electortest.Fault) <-chan struct{} {
 	sent := make(chan struct{})
-	var mu sync.Mutex // a watch may be opened beside the write
+	var mu sync.Mutex // a watch may be opened during the write
 	p.client.Intercept(func(r electortest.Request) electortest.Fault {
 		mu.Lock()
 		defer mu.Unlock()

@@ -218,7 +218,7 @@ func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRec
 	return nil
 }
 
-// hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be looked at
+// hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be checked
 // again, ctx ends, or the term is lost.
 func (l *Lock) hold(ctx context.Context, s *session) {
 	deadline, ok := ctx.Deadline()

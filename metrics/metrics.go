@@ -18,7 +18,7 @@
 //	elector_handover_seconds        how long nobody led before this process did
 //	elector_requests_total          requests, by verb and outcome
 //
-// The file alerts.yaml beside this package has alerts on them, and README.md says why they are as they are.
+// The file alerts.yaml in this folder has alerts on them, and README.md says why they are as they are.
 package metrics
 
 import (
@@ -121,7 +121,7 @@ func (c *Collector) Term(lease types.NamespacedName, term elector.Term) {
 	c.terms.WithLabelValues(lease.Namespace, lease.Name).Inc()
 }
 
-// begin makes the series that alerts look at: increase() does not see a counter appear with its first event.
+// begin makes the series that alerts read: increase() does not see a counter appear with its first event.
 func (c *Collector) begin(lease types.NamespacedName) {
 	c.terms.WithLabelValues(lease.Namespace, lease.Name)
 	c.overruns.WithLabelValues(lease.Namespace, lease.Name)

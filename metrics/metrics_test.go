@@ -106,7 +106,7 @@ func (s *shop) twoReplicas(change ...func(*elector.Options)) (leader, standby *r
 	return leader, standby
 }
 
-// scrape returns the one metric of the family that has the labels, given as "label=value", beside those of the Lease.
+// scrape returns the one metric of the family that has the labels, given as "label=value", besides those of the Lease.
 func (r *replica) scrape(family string, labels ...string) *dto.Metric {
 	r.shop.Helper()
 	labels = append(labels, "namespace="+lease.Namespace, "name="+lease.Name)
@@ -473,7 +473,7 @@ func TestOneCollectorServesTheElectorsOfAProcess(t *testing.T) {
 	})
 }
 
-// For the race detector: in real time, scrapes beside an election whose terms keep changing.
+// For the race detector: in real time, scrapes during an election whose terms keep changing.
 func TestScrapesRaceTheElection(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()

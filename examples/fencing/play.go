@@ -67,7 +67,7 @@ type story struct {
 	*flags
 	newWrites int // how many batches the new leader writes before the old one is woken
 	dir       string
-	ledger    *ledger // to look at the row from outside
+	ledger    *ledger // to read the row from outside
 	url       string  // of the API server
 	events    chan event
 	actors    []*actor
@@ -182,7 +182,7 @@ func (s *story) acts(ctx context.Context) error {
 	return errors.Join(err, s.verdict(ctx, lead.Token))
 }
 
-// verdict looks at the row from outside.
+// verdict reads the row from outside.
 func (s *story) verdict(ctx context.Context, newest uint64) error {
 	done, token, err := s.ledger.row(ctx)
 	if err != nil {

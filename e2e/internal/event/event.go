@@ -16,7 +16,7 @@ type Kind string
 const (
 	Ready     Kind = "ready"     // the process is about to start its elector
 	Begin     Kind = "begin"     // the callback has begun
-	Woke      Kind = "woke"      // the callback's first look after its own clock jumped
+	Woke      Kind = "woke"      // the callback's first check after its own clock jumped
 	Cancelled Kind = "cancelled" // the callback has seen its context's end
 	End       Kind = "end"       // the callback is about to return
 	Leader    Kind = "leader"    // another leader was reported
