@@ -30,7 +30,7 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that one is
+// The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that replica is
 // stopped, and stops and starts again when leadership is lost.
 func Example() {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -101,7 +101,7 @@ func ExampleElector_Run_whileHealthy() {
 	}
 }
 
-// TestMain gives the Example above an API server to run against, one that sends SIGTERM as soon as somebody leads.
+// TestMain gives the Example above an API server to run against. The server sends SIGTERM as soon as somebody leads.
 func TestMain(m *testing.M) {
 	api := electortest.NewServer()
 	leases := serveLeases(api)

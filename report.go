@@ -11,8 +11,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// An EventRecorder records Kubernetes Events. A record.EventRecorder of client-go/tools/record is one; for the newer
-// one of client-go/tools/events see the example.
+// An EventRecorder records Kubernetes Events. The EventRecorder of client-go/tools/record is one. For that of
+// client-go/tools/events see the example.
 type EventRecorder interface {
 	Event(object runtime.Object, eventtype, reason, message string)
 }

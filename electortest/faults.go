@@ -16,8 +16,8 @@ type Partition int32
 // would arrive. Nothing lost is delivered later: a call whose message is lost hangs until its context ends, also if
 // the partition heals before.
 const (
-	// NoPartition heals the link. A watch that lost an event meanwhile stays open but silent, as a connection does
-	// whose other end has given up; one that lost nothing goes on.
+	// NoPartition heals the link. A watch that lost an event meanwhile stays open but silent, as a connection does whose
+	// other end has given up. A watch that lost nothing goes on.
 	NoPartition Partition = 0
 	// Outbound cuts client to server: requests never reach the server.
 	Outbound Partition = 1

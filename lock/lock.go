@@ -122,7 +122,7 @@ func (l *Lock) Identity() string { return l.identity }
 // Describe returns namespace/name of the Lease, for client-go's log.
 func (l *Lock) Describe() string { return l.name }
 
-// Create is never called by client-go, for Get does not report that the Lease is missing.
+// Create is never called by client-go, because Get does not report that the Lease is missing.
 func (l *Lock) Create(context.Context, resourcelock.LeaderElectionRecord) error { return errUnused }
 
 // Get blocks until the Lease is won, another leader is seen, or ctx ends. For a Lease that is won it returns a record

@@ -35,7 +35,7 @@ var exit = os.Exit
 //
 // LeaseDuration is cut to whole seconds, as client-go does when it writes it. A RetryPeriod of more than half of
 // RenewDeadline becomes that half. Durations of zero have the defaults of elector.Options. The durations of the config
-// returned are RenewDeadline and RetryPeriod of this package; the ones given are the Elector's.
+// returned are RenewDeadline and RetryPeriod of this package. The durations given are the Elector's.
 func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderElectionConfig, error) {
 	opts := optionsOf(config)
 	lease, err := leaseOf(config)
@@ -60,8 +60,8 @@ func Upgrade(config leaderelection.LeaderElectionConfig) (leaderelection.LeaderE
 	return config, nil
 }
 
-// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade has an error, as that one does for a
-// config that it refuses.
+// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade returns an error, as
+// leaderelection.RunOrDie does for a config that it refuses.
 func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig) {
 	config, err := Upgrade(config)
 	if err != nil {

@@ -169,7 +169,7 @@ func (c *Collector) Request(lease types.NamespacedName, verb string, err error) 
 }
 
 // Describe describes nothing, which makes this an unchecked Collector: controller-runtime's registry already has a
-// leader_election_master_status with fewer labels, and would refuse one that is described. So do not register a
+// leader_election_master_status with fewer labels, and would refuse a Collector that is described. So do not register a
 // Collector twice: nothing would refuse that but the scrape.
 func (c *Collector) Describe(chan<- *prometheus.Desc) {}
 
