@@ -125,11 +125,11 @@ func (s *Server) SetCoordinatedLeaderElection(on bool) {
 	s.coordinated = on
 }
 
-// SetAdmission has f asked about each create, update and patch of every client when it arrives, as admission webhooks
-// and policies are. f may change lease, the object that is about to be stored, and an error from it is answered
-// instead of storing anything (see [DeniedByPolicy] and [DeniedByWebhook]). What f makes of the Lease must be valid.
-// It is called without locks, may be called from several goroutines at once, and for a patch again if somebody else
-// wrote meanwhile. nil removes it. A policy that makes short Leases longer:
+// SetAdmission calls f for each create, update and patch of every client when it arrives, as an API server calls its
+// admission webhooks and policies. f may change lease, the object that is about to be stored, and an error from it is
+// answered instead of storing anything (see [DeniedByPolicy] and [DeniedByWebhook]). What f makes of the Lease must be
+// valid. It is called without locks, may be called from several goroutines at once, and for a patch again if somebody
+// else wrote meanwhile. nil removes it. A policy that makes short Leases longer:
 //
 //	server.SetAdmission(func(_ electortest.Request, lease *coordinationv1.Lease) error {
 //		if d := lease.Spec.LeaseDurationSeconds; d != nil && *d < 10 {
