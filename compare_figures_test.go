@@ -227,7 +227,7 @@ func longest(t *testing.T, join joiner, cut, heal func(c *electortest.Client)) t
 func median(d []time.Duration) time.Duration { return d[len(d)/2] }
 func worst(d []time.Duration) time.Duration  { return d[len(d)-1] }
 
-// TestFigures prints the figures of the README, beside those of client-go's elector in the same world, and holds ours
+// TestFigures prints the figures of the README, with those of client-go's elector in the same world, and holds ours
 // to their bounds. Everything is virtual time, at a round trip of 4 ms with the defaults 15/10/2.
 func TestFigures(t *testing.T) {
 	stops, theirStops := measure(t, false, handOvers(ours, 40)), measure(t, true, handOvers(clientGo, 40))

@@ -16,7 +16,7 @@ import (
 )
 
 // watching is how a candidate learns of changes: by one watch, at most one session of it at a time, and while there is
-// none, by looking now and then (L1).
+// none, by reading now and then (L1).
 type watching struct {
 	*Elector
 	log klog.Logger
@@ -122,7 +122,7 @@ func (w *watching) restart(now time.Time) {
 	w.retryAt = now
 }
 
-// poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
+// poll turns waiting into reading now and then, while there is no watch to show changes (L1).
 func (w *watching) poll(d decision) decision {
 	if d.do != lead && !w.open && (d.do == idle || w.pollAt.Before(d.at)) {
 		return decision{do: get, at: w.pollAt}
