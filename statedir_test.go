@@ -44,7 +44,8 @@ func TestAProcessThatIsProvenDeadIsNotWaitedFor(t *testing.T) {
 		w.join("other") // without the proof it has to wait
 		time.Sleep(100 * time.Millisecond)
 		again := w.join("again", inDir(dir))
-		w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+		took := w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+		t.Log("killed, and started again with its StateDir, it leads after", took)
 	})
 }
 
