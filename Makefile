@@ -27,8 +27,8 @@ race: servers
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
 servers:
-	go -C e2e/tools/etcd tool -n server >/dev/null
-	go -C e2e/tools/kube-apiserver tool -n kube-apiserver >/dev/null
+	go -C e2e/tools tool -n server >/dev/null
+	go -C e2e/tools tool -n kube-apiserver >/dev/null
 
 # The part for people at work.
 quick:
