@@ -24,20 +24,14 @@ type candidate struct {
 	own      tenure
 	active   *activeTerm // nil while standing by
 	calls    calls
+	pace     pace
 	watch    watching
 	trouble  trouble
 	report   reporter
 	health   *health   // nil without Options.Healthy
 	stateDir *stateDir // nil without Options.StateDir
 
-	changes   int           // of the record, as far as seen
-	notBefore time.Time     // no request before then, after a failed one
-	asked     time.Time     // when the last GET was sent that is over
-	asking    bool          // with the next write, a GET is to find out whether the one before was applied
-	doubting  bool          // the next GET is to find out whether the watch still works (L2)
-	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record
-	contested int           // writes in a row that were refused as conflicts, or put right what another client had changed
-
+	changes     int // of the record, as far as seen
 	lastRenewal time.Time
 	timer       *time.Timer
 }
@@ -90,7 +84,7 @@ func (c *candidate) standBy(ctx context.Context) bool {
 		if d.do == lead {
 			return true
 		}
-		until := c.act(c.check(c.watch.poll(c.behind(d))), now)
+		until := c.act(c.watch.check(c.watch.poll(c.behind(d)), c.seen, c.pace.jitter), now)
 		if c.stateDir.waits() {
 			until = earliest(until, now.Add(c.opts.RetryPeriod))
 		}
@@ -141,23 +135,9 @@ func (c *candidate) behind(d decision) decision {
 	if d.do != acquire {
 		return d
 	}
-	d.at = latest(d.at, c.seen.since).Add(c.jitter)
+	d.at = latest(d.at, c.seen.since).Add(c.pace.jitter)
 	if c.opts.Yield != nil && c.seen.holder() != c.identity {
 		d.at = d.at.Add(max(c.opts.Yield(), 0))
-	}
-	return d
-}
-
-// check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
-// Lease free long since (L2). Each candidate asks at a random moment of its own.
-func (c *candidate) check(d decision) decision {
-	quiet := c.seen.quiet()
-	if d.do != acquire || !c.watch.open || quiet.IsZero() || !c.asked.Before(quiet) {
-		return d
-	}
-	if at := quiet.Add(c.jitter * time.Duration(c.opts.RetryPeriod/2/spread)); at.Before(d.at) {
-		c.doubting = true
-		return decision{do: get, at: at}
 	}
 	return d
 }
@@ -291,7 +271,7 @@ func (c *candidate) releaseLease(until time.Time) error {
 			return nil
 		case d.do == done:
 			until = earliest(until, start.Add(c.renewDeadline/3))
-			d = decision{do: get, at: latest(c.calls.awaited().sent, c.asked).Add(c.renewDeadline / 6)} // has the write won?
+			d = decision{do: get, at: latest(c.calls.awaited().sent, c.watch.asked).Add(c.renewDeadline / 6)} // has the write won?
 		}
 		if !now.Before(until) {
 			return cmp.Or(c.trouble.err, errUnreleased)
@@ -302,7 +282,7 @@ func (c *candidate) releaseLease(until time.Time) error {
 
 // act sends the request of a decision that is due. It returns when to decide again, if nothing happens before.
 func (c *candidate) act(d decision, now time.Time) time.Time {
-	at := latest(d.at, c.notBefore)
+	at := latest(d.at, c.pace.notBefore)
 	switch d.do {
 	case idle, done, lead, stop, stepDown:
 		return now.Add(c.leaseDuration)
@@ -312,10 +292,10 @@ func (c *candidate) act(d decision, now time.Time) time.Time {
 	}
 	if c.makeRoom(d.do, now) {
 		c.send(d.do, now)
-		if c.asking && len(c.calls.all)+c.watch.underWay() < maxCalls {
+		if c.calls.asking && len(c.calls.all)+c.watch.underWay() < maxCalls {
 			c.send(get, now)
 		}
-		c.asking = false
+		c.calls.asking = false
 	}
 	return c.nextCall(now)
 }
@@ -382,12 +362,12 @@ func (c *candidate) observe(next observed) {
 		c.calls.void()
 		c.forgetDead()
 	}
-	c.jitter = rand.N(spread)
+	c.pace.jitter = rand.N(spread)
 	if c.own.adopted >= maxAdopted {
-		c.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
+		c.pace.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
 	}
 	if c.own.phase == standingBy {
-		c.notBefore = time.Time{}
+		c.pace.notBefore = time.Time{}
 	}
 	if holder := next.holder(); holder != "" && holder != c.identity {
 		if c.trouble.refused == "create" || c.trouble.refused == "update" {

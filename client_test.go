@@ -2,9 +2,11 @@ package elector_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,6 +125,36 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 	cancel()
 	running.Wait()
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
+}
+
+func TestElectorsThatComeAndGoLeaveNothingBehind(t *testing.T) {
+	api := electortest.NewServer()
+	defer api.Close()
+	server := serveCounted(t, serveLeases(api))
+	const rounds, each = 10, 12
+	var before int
+	for range rounds {
+		ctx, cancel := context.WithCancel(t.Context())
+		var running, leading sync.WaitGroup
+		for i := range each {
+			leading.Add(1)
+			e, err := elector.NewForConfig(server.config(), elector.Options{
+				Namespace: namespace, Name: fmt.Sprint("shard-", i),
+				Run: func(ctx context.Context) error { leading.Done(); <-ctx.Done(); return nil },
+			})
+			require.NoError(t, err)
+			running.Go(func() { assert.NoError(t, e.Run(ctx)) })
+		}
+		leading.Wait()
+		cancel()
+		running.Wait()
+		assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
+		if before == 0 {
+			before = runtime.NumGoroutine()
+		}
+	}
+	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+each }, 30*time.Second, 10*time.Millisecond, "goroutines afterwards")
+	t.Logf("%d Electors that came and went: %d connections and %d goroutines are left", rounds*each, server.open.Load(), max(0, runtime.NumGoroutine()-before))
 }
 
 // L3, for an Elector and for a lock for client-go, whose client is around that of NewClient.

@@ -36,7 +36,7 @@ import (
 )
 
 var (
-	benchTable = flag.Bool("bench.table", false, "measure, and print the table of elector beside client-go's elector")
+	benchTable = flag.Bool("bench.table", false, "measure, and print the table of elector and client-go's elector")
 	benchCost  = flag.String("bench.cost", "", "measure one cost in this process: leader or standby, of elector, client-go, elector-client or client-go-client (as leader/elector)")
 )
 
@@ -47,9 +47,9 @@ type figure struct {
 	ours, theirs float64
 }
 
-// TestBenchmarks prints one table of elector beside client-go's elector, at the defaults 15/10/2 over the same in-memory
-// API with a round trip of 4 ms. Only the costs are real; all else is virtual time. It asserts nothing: what has to hold
-// is in TestFigures.
+// TestBenchmarks prints a table of elector and client-go's elector, at the defaults 15/10/2 over the same in-memory API
+// with a round trip of 4 ms. Only the costs are real; all else is virtual time. It asserts nothing: what has to hold is
+// in TestFigures.
 //
 //	go test -run '^TestBenchmarks$' -bench.table -v .
 func TestBenchmarks(t *testing.T) {
@@ -335,7 +335,7 @@ func (b *costBench) clientGo(ctx context.Context, who, lease string) {
 func untilDone(ctx context.Context) error { <-ctx.Done(); return nil }
 
 // client opens the watch, if that kind has one, and returns what makes the same requests as an elector does, without
-// one: what its client costs anyhow. Client-go's pauses between two looks are 2 to 4.4 s, at random.
+// one: what its client costs anyhow. Client-go's pauses between two reads are 2 to 4.4 s, at random.
 func (b *costBench) client(ctx context.Context, role, kind, who, lease string) (replay func()) {
 	c := b.leases(who).Leases(namespace)
 	period, watched := 2*time.Second, (<-chan watch.Event)(nil)

@@ -3,6 +3,7 @@ package elector_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sort"
 	"strings"
@@ -226,7 +227,7 @@ func longest(t *testing.T, join joiner, cut, heal func(c *electortest.Client)) t
 func median(d []time.Duration) time.Duration { return d[len(d)/2] }
 func worst(d []time.Duration) time.Duration  { return d[len(d)-1] }
 
-// TestFigures prints the figures of the README, beside those of client-go's elector in the same world, and holds ours
+// TestFigures prints the figures of the README, with those of client-go's elector in the same world, and holds ours
 // to their bounds. Everything is virtual time, at a round trip of 4 ms with the defaults 15/10/2.
 func TestFigures(t *testing.T) {
 	stops, theirStops := measure(t, false, handOvers(ours, 40)), measure(t, true, handOvers(clientGo, 40))
@@ -266,6 +267,124 @@ func TestFigures(t *testing.T) {
 	assert.LessOrEqual(t, thirty.all, 50.0)
 	assert.GreaterOrEqual(t, errs, 7900*ms)
 	assert.GreaterOrEqual(t, outage, 7500*ms)
+}
+
+// A course is how an election of three went whose API takes long to answer.
+type course struct {
+	first time.Duration // until somebody led
+	led   time.Duration // of the ten minutes after that
+	terms int           // begun
+}
+
+// slowly has every answer of the API come after d.
+func slowly(join joiner, d time.Duration) func(w *world) course {
+	return func(w *world) (c course) {
+		for _, who := range []string{"a", "b", "c"} {
+			slow(join(w, who), d, false)
+		}
+		c.first = w.within(time.Hour, "a leader", func() bool { return w.leader() != nil })
+		end := time.Now().Add(10 * time.Minute)
+		time.Sleep(time.Until(end))
+		for _, s := range w.spans() {
+			if s.end.IsZero() {
+				s.end = end
+			}
+			c.led += s.end.Sub(s.begin)
+			c.terms++
+		}
+		return c
+	}
+}
+
+// lagging counts the requests a minute of 30 standbys together whose watches are 5 s behind.
+func lagging(join joiner) func(w *world) float64 {
+	return func(w *world) (sum float64) {
+		join(w, "leader")
+		w.awaitLeader(time.Minute)
+		for i := range 30 {
+			r := join(w, strings.Repeat("r", i+1))
+			r.client.SetWatchLag(5 * time.Second)
+			r.client.CloseWatches()
+		}
+		time.Sleep(5 * time.Minute)
+		w.api.ResetRequests()
+		time.Sleep(10 * time.Minute)
+		for _, r := range w.replicas[1:] {
+			sum += float64(w.api.Requests(r.name, "")) / 10
+		}
+		return sum
+	}
+}
+
+// cutAtOnce counts the watches a minute of a standby whose watches end 300 ms after they were opened.
+func cutAtOnce(w *world) float64 {
+	w.join("a")
+	w.awaitLeader(time.Second)
+	b := w.join("b")
+	b.client.Intercept(electortest.On(electortest.Fault{EndWatch: 300 * time.Millisecond}, "watch"))
+	time.Sleep(10 * time.Minute)
+	w.api.ResetRequests()
+	time.Sleep(time.Hour)
+	return float64(w.api.Requests("b", "watch")) / 60
+}
+
+// A farewell is a release that a policy makes 10 s long.
+type farewell struct {
+	writes int
+	late   time.Duration // how long Run takes to return
+}
+
+func rewritten(join joiner) func(w *world) farewell {
+	return func(w *world) farewell {
+		w.raising(10)
+		a := join(w, "a")
+		w.awaitLeader(time.Minute)
+		time.Sleep(30 * time.Second)
+		before, stopped := w.api.Requests("a", "update"), time.Now()
+		a.stop()
+		<-a.done
+		return farewell{w.api.Requests("a", "update") - before, time.Since(stopped)}
+	}
+}
+
+// hung returns how many goroutines there are more after a day with a client that never returns.
+func hung(w *world) int {
+	a := w.join("a")
+	w.awaitLeader(time.Second)
+	w.pass(time.Minute)
+	before := runtime.NumGoroutine()
+	a.client.CloseWatches()
+	a.client.Intercept(electortest.On(electortest.Fault{LoseReply: true, IgnoreContext: true}))
+	w.pass(24 * time.Hour)
+	return runtime.NumGoroutine() - before
+}
+
+// TestFiguresOfFaults prints the README's figures of faults, as TestFigures does.
+func TestFiguresOfFaults(t *testing.T) {
+	ms := time.Millisecond
+	t.Logf("%-56s %18s %18s", "figure (virtual time, round trip 4 ms)", "elector", "client-go")
+	row := func(what string, a, b any) { t.Logf("%-56s %18v %18v", what, a, b) }
+	for _, d := range []time.Duration{3500 * ms, 4000 * ms, 4900 * ms} {
+		c, theirs := measure(t, false, slowly(ours, d)), measure(t, true, slowly(clientGo, d))
+		row(fmt.Sprintf("every answer takes %v: somebody leads after", d), c.first.Round(ms), theirs.first.Round(ms))
+		row("  led in the ten minutes after that, terms", fmt.Sprintf("%.0f %%, %d", c.led.Minutes()*10, c.terms), fmt.Sprintf("%.0f %%, %d", theirs.led.Minutes()*10, theirs.terms))
+		assert.LessOrEqual(t, c.first, 3*d+100*ms)
+		assert.Equal(t, 1, c.terms)
+	}
+	lags, theirLags := measure(t, false, lagging(ours)), measure(t, true, lagging(clientGo))
+	row("watches 5 s behind: requests a minute, 30 standbys", fmt.Sprintf("%.1f", lags), fmt.Sprintf("%.1f", theirLags))
+	cuts := measure(t, false, cutAtOnce)
+	row("watches end after 300 ms: watches a minute, one standby", fmt.Sprintf("%.1f", cuts), "-")
+	last, theirLast := measure(t, false, rewritten(ours)), measure(t, true, rewritten(clientGo))
+	row("a policy makes the release 10 s long: writes, Run late by", fmt.Sprint(last.writes, ", ", last.late), fmt.Sprint(theirLast.writes, ", ", theirLast.late))
+	more := measure(t, false, hung)
+	row("a day with a client that never returns: more goroutines", more, "-")
+
+	assert.LessOrEqual(t, lags, 60.0)
+	assert.LessOrEqual(t, cuts, 4.0)
+	assert.LessOrEqual(t, last.writes, 3)
+	assert.LessOrEqual(t, last.late, time.Second)
+	assert.LessOrEqual(t, more, 10)
 }
 
 func TestAMixedFleetWithClientGoHandsOverBothWays(t *testing.T) {

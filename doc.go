@@ -3,15 +3,16 @@
 //
 // # The promise
 //
-//   - One at a time. If the callback returns within the stop budget after a loss, it never runs in two replicas at
-//     once: not after a release or a loss, not when replies are late or missing, not in a partition, not when the Lease
-//     is edited, not when two replicas use the same identity. (A deleted Lease has an exception: see below.) A clean
-//     stop needs no budget: the lease is kept while the callback drains, for minutes if necessary, and nobody else
-//     leads before it has returned. If the API is out of reach the lease cannot be kept; the drain then has what is
-//     left of it, and [Options.OnOverrun] is called before it ends.
-//   - Hand-over is immediate. After a clean stop the next replica leads within one watch event and one write. After a
-//     crash it leads as soon as the Lease expires. With [Options.StateDir], a crashed process that is started again leads
-//     at once.
+//   - One at a time. If the callback returns within the stop budget after a loss (LeaseDuration − RenewDeadline, 5 s by
+//     default), it never runs in two replicas at once: not after a release or a loss, not when replies are late or
+//     missing, not in a partition, not when the Lease is edited, not when two replicas use the same identity. (The
+//     exceptions are below, under What is not promised.) A clean stop needs no budget: the Lease is kept while the
+//     callback drains, that is, finishes its work after its ctx has ended. That may take minutes, and nobody else leads
+//     before it has returned. If the API is out of reach, the Lease cannot be kept. The callback can then drain until
+//     the Lease expires, and [Options.OnOverrun] is called before that.
+//   - Hand-over is immediate. After a clean stop the next replica leads after a watch event and a write. After a crash
+//     it leads as soon as the Lease expires. With [Options.StateDir], a crashed process that is started again leads at
+//     once.
 //   - Losing leadership does not end the process. The callback is stopped and waited for, and the replica campaigns
 //     again.
 //   - A standby sends no requests except its watch, as long as the leader renews.
@@ -32,9 +33,9 @@
 //	                  └── │ releasing │ ◄───────────────── │ draining │  │ while ours,
 //	                      └───────────┘                    └──────────┘ ◄┘ until DrainLimit
 //
-// A renewal is sent every RetryPeriod, or every third of RenewDeadline if that is sooner. An answer that takes longer than a
-// third of RenewDeadline is still waited for, while further attempts are made. An API that takes up to half of
-// RenewDeadline for every answer is led on. If it takes longer, a term is not begun that could not be renewed.
+// A renewal is sent every RetryPeriod, or every third of RenewDeadline if that is sooner. If there is no answer after a
+// third of RenewDeadline, a further request is sent, and the first answer counts. A leader keeps its term while every
+// answer takes up to half of RenewDeadline. With slower answers no term begins, because it could not be renewed.
 //
 // # The timing
 //
@@ -64,26 +65,27 @@
 // [Term.Valid] reads the clocks at each call, so it is false on the first call after the process resumes. With
 // [Term.Token], an outside system can refuse the writes of a past leader.
 //
-// A deleted Lease binds everyone who has seen it until it would have expired, and its leader puts it back at once. A
-// candidate that has not seen it, because it starts at that moment or was cut off, may win before the Lease is back.
-// The old leader stops as soon as it sees this, but for that time two callbacks run at once. The same can happen while
-// candidates use different values of LeaseDuration, if one of them missed the present holder's record and knows only
-// shorter ones. Do not delete the Lease of a running program; use [Elector.StepDown].
+// After a Lease was deleted, candidates that have seen it still wait until it would have expired, and its leader puts
+// it back at once. A candidate that has not seen it, because it starts at that moment or was cut off, may win before
+// the Lease is back. The old leader stops as soon as it sees this, but for that time two callbacks run at once. The
+// same can happen while candidates use different values of LeaseDuration, if one of them missed the present holder's
+// record and knows only shorter ones. Do not delete the Lease of a running program; use [Elector.StepDown].
 //
-// An edit that looks exactly like a release (no holder, a duration of one second, a new renewTime) frees the Lease,
+// An edit that is exactly like a release (no holder, a duration of one second, a new renewTime) frees the Lease,
 // even if its holder still runs. Removing only the holder, or changing only the duration, does not free it for the
 // candidates that saw the record before. A candidate that starts afterwards knows only what it finds.
 //
-// An API that is restored from a backup goes back in time. A candidate keeps to what it saw, but one that has not seen
-// what was undone is not bound by it. Tokens of later terms may be smaller, or repeat, because resourceVersions do.
+// An API that is restored from a backup goes back in time. Candidates still wait for what they saw before the restore.
+// A candidate that did not see it cannot. Tokens of later terms may be smaller, or repeat, because resourceVersions do.
 //
-// Some edits need another client that writes an old record back, as from a cache or a backup. A candidate that did not see
-// another's term since, and finds its own last record put back, takes the Lease at once. So does a restarted process with
-// a [Options.StateDir] that finds the record of the process before it put back, before it sees the new leader. A standby
-// that has missed a renewal, because the record before was put back over it, does not count it.
+// Another client may write an old record back into the Lease, as from a cache or a backup. A candidate whose own last
+// record is put back, and that has not seen the term of another since, takes the Lease at once. So does a restarted
+// process with [Options.StateDir], if the record of the process before it is put back and it has not seen the new
+// leader yet. A standby does not count a renewal that it missed because an older record was put back over it. In these
+// cases two callbacks may run at once.
 //
-// The lock in StateDir proves a process dead only if the kernel keeps it for as long as the process lives. A network file
-// system may end it sooner. Do not use one.
+// The lock in StateDir proves a process dead only if the kernel keeps it for as long as the process lives. A network
+// file system may end it sooner, so do not use such a file system.
 //
 // When candidates of other libraries use the same Lease, the promise is only as good as theirs. Client-go's elector,
 // for example, can release the Lease before its callback has stopped.

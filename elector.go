@@ -37,7 +37,7 @@ type Elector struct {
 // each with its field.
 //
 // The client should not share its rate limiter with the work of Run, or renewals wait behind that work. NewClient makes
-// one that does not, for any number of Electors; NewForConfig does both.
+// a client that does not, for any number of Electors. NewForConfig makes the client and the Elector.
 func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, error) {
 	opts, err := opts.complete()
 	if leases == nil {
@@ -107,8 +107,8 @@ func (e *Elector) redial(spare bool, sent time.Time) {
 // Only one Run may be in progress; a second call returns an error at once. After Run has returned it may be called
 // again.
 //
-// When ctx ends while the API is out of reach, Run tries to release the Lease for what is left of it: at most a
-// LeaseDuration from the last renewal.
+// When ctx ends while the API is out of reach, Run tries to release the Lease until it expires: at most LeaseDuration
+// after the last renewal.
 //
 // Run logs to the logger in ctx, klog.FromContext(ctx). For slog, pass klog.NewContext(ctx,
 // logr.FromSlogHandler(handler)).
@@ -131,9 +131,9 @@ func (e *Elector) Run(ctx context.Context) error {
 }
 
 // StepDown gives up leadership: the callback's ctx ends with ReasonSteppedDown, and when the callback has returned the
-// Lease is released and StepDown returns. The candidate then waits until another one leads, for a LeaseDuration at
-// most, before it campaigns again. The annotation elector-go.github.io/step-down on the Lease asks for the same, with
-// ReasonRequested. If its value names a candidate, by its identity or its pod, the others let that one go first.
+// Lease is released and StepDown returns. The candidate then waits until another leads, for LeaseDuration at most,
+// before it campaigns again. The annotation elector-go.github.io/step-down on the Lease asks for the same, with
+// ReasonRequested. If its value names a candidate, by its identity or its pod, the others let that candidate go first.
 //
 // StepDown returns ErrNotLeader if there is nothing to give up, and an error if the Lease could not be released, so
 // that others have to wait until it expires. It returns ctx's error if ctx ends first; the term ends nevertheless.

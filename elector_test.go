@@ -74,7 +74,7 @@ func TestRunDrainsTheCallbackAndThenReleasesWhenItsContextEndsWhileLeading(t *te
 		stopped := time.Now()
 		r.stop()
 		time.Sleep(19 * time.Second)
-		assert.Equal(w, stopped, w.last().told, "the callback is told at once")
+		assert.Equal(w, stopped, w.last().told, "the callback's ctx ends at once")
 		assert.Equal(w, "a", holder(w.lease()), "kept while the callback drains")
 		assert.True(w, r.el.IsLeader(), "nobody else leads yet")
 		assert.NoError(w, r.awaitEnd(2*time.Second))
@@ -277,7 +277,7 @@ func TestACallbackThatIgnoresItsContextIsReportedAndNeverJoinedByAnother(t *test
 
 		r.client.Partition(electortest.NoPartition)
 		time.Sleep(40 * time.Second)
-		assert.Len(w, w.spans(), 1, "no second callback beside the first")
+		assert.Len(w, w.spans(), 1, "no second callback while the first runs")
 		w.within(20*time.Second, "the callback returns", func() bool { return w.leader() == nil })
 		w.awaitLeader(20 * time.Second)
 		assert.NoError(w, r.el.Check(nil))
@@ -413,7 +413,7 @@ func TestStatusIsASnapshot(t *testing.T) {
 	})
 }
 
-func TestATermTellsItsTokenIdentityAndValidity(t *testing.T) {
+func TestATermReportsItsTokenIdentityAndValidity(t *testing.T) {
 	var none elector.Term
 	assert.False(t, none.Valid())
 	assert.Zero(t, none.Token())

@@ -30,7 +30,7 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that one is
+// The whole of a program: its work runs in one replica at a time, moves on within milliseconds when that replica is
 // stopped, and stops and starts again when leadership is lost.
 func Example() {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -101,7 +101,7 @@ func ExampleElector_Run_whileHealthy() {
 	}
 }
 
-// TestMain gives the Example above an API server to run against, one that sends SIGTERM as soon as somebody leads.
+// TestMain gives the Example above an API server to run against. The server sends SIGTERM as soon as somebody leads.
 func TestMain(m *testing.M) {
 	api := electortest.NewServer()
 	leases := serveLeases(api)
@@ -208,7 +208,7 @@ func ExampleTermFrom() {
 		Namespace: "shop", Name: "order-controller", Identity: "a",
 		Run: func(ctx context.Context) error {
 			term, _ := elector.TermFrom(ctx)
-			// Store the token beside what you write: a later leader's is greater.
+			// Store the token with what you write: a later leader's is greater.
 			fmt.Println(term.Identity(), term.Token() > 0, term.Valid())
 			return nil
 		},

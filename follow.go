@@ -38,7 +38,7 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 		defer c.close()
 		var last *string
 		for ctx.Err() == nil {
-			holder, d := follow(c.seen, c.asked)
+			holder, d := follow(c.seen, c.watch.asked)
 			if c.seen.known() && (last == nil || holder != *last) {
 				if last = &holder; !yield(holder) {
 					return

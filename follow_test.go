@@ -22,7 +22,7 @@ type sighting struct {
 	holder string
 }
 
-// follow collects what Follow tells, to a reader who is busy for a while with each.
+// follow collects what Follow yields, to a reader who is busy for a while with each.
 func (w *world) follow(client *electortest.Client, busy time.Duration) *[]sighting {
 	client.SetLatency(roundTrip)
 	holders, err := elector.Follow(w.Context(), client.CoordinationV1(), namespace, name)
@@ -37,7 +37,7 @@ func (w *world) follow(client *electortest.Client, busy time.Duration) *[]sighti
 	return &seen
 }
 
-func TestFollowTellsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing.T) {
+func TestFollowYieldsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing.T) {
 	for _, watches := range []bool{true, false} {
 		t.Run(fmt.Sprintf("watch %v", watches), func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -71,7 +71,7 @@ func TestFollowTellsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing.
 	}
 }
 
-func TestFollowTellsABusyReaderWhatIsTrueAfterwards(t *testing.T) {
+func TestFollowYieldsToABusyReaderWhatIsTrueAfterwards(t *testing.T) {
 	inWorld(t, func(w *world) {
 		seen := w.follow(w.api.Client("dashboard"), 20*time.Second)
 		for _, who := range []string{"a", "b", "c", "d"} {

@@ -37,7 +37,7 @@ type world struct {
 	start    time.Time
 	lenient  bool       // client-go's elector takes part: it may overlap
 	restored time.Time  // when the server last went back to a snapshot: tokens may repeat those from before
-	finish   chan error // what callbacks of some tests are told to return
+	finish   chan error // what callbacks of some tests have to return
 	mu       sync.Mutex
 	running  []*replica
 	terms    []*span
@@ -83,7 +83,7 @@ type replica struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed once Run has returned
 	err     error         // what it returned
-	drain   time.Duration // how long the callback takes to return once told
+	drain   time.Duration // how long the callback takes to return once its ctx has ended
 	work    func(ctx context.Context) error
 	gate    func() // blocks while the replica is suspended; nil if it never is
 	decides func() // see gated
@@ -196,7 +196,7 @@ func (w *world) enter(r *replica, ctx context.Context) *span {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.running) > 0 && !w.lenient {
-		w.Errorf("at %v the callback of %s begins beside that of %s", w.now(), r.name, w.running[0].name)
+		w.Errorf("at %v the callback of %s begins while that of %s runs", w.now(), r.name, w.running[0].name)
 	}
 	term, ok := elector.TermFrom(ctx)
 	if r.el != nil && (!ok || !term.Valid() || !r.el.IsLeader()) {
@@ -266,7 +266,7 @@ func (w *world) oneTerm() {
 	require.True(w, w.leader().el.IsLeader())
 }
 
-// within waits until cond holds, and tells how long that took.
+// within waits until cond holds, and returns how long that took.
 func (w *world) within(limit time.Duration, what string, cond func() bool) time.Duration {
 	w.Helper()
 	begin := time.Now()
@@ -303,7 +303,7 @@ func (r *replica) crash() {
 	r.w.running = slices.DeleteFunc(r.w.running, func(x *replica) bool { return x == r })
 }
 
-// kubectl edits the Lease by a hand from outside.
+// kubectl edits the Lease as somebody outside the election.
 func (w *world) kubectl(edit func(l *coordinationv1.Lease)) *coordinationv1.Lease {
 	w.Helper()
 	l := w.lease()

@@ -33,7 +33,7 @@ type activeTerm struct {
 	alarmed         atomic.Bool
 }
 
-// start starts the term's timers. Each looks at the clock again when it fires, so one that a renewal has overtaken
+// start starts the term's timers. Each reads the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
 func (l *activeTerm) start(sent time.Time) {
 	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
@@ -94,7 +94,7 @@ func (l *activeTerm) end() {
 }
 
 // run runs the callback. runtime.Goexit counts as an error. A panic is passed on as it is: in a process that is about
-// to crash nothing may be released. It is caught only to tell it from Goexit, which no deferred function can do
+// to crash nothing may be released. It is caught only to distinguish it from Goexit, which no deferred function can do
 // otherwise.
 func (l *activeTerm) run(callback func(context.Context) error) {
 	l.result = errGoexit

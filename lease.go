@@ -88,9 +88,9 @@ func (c claim) onto(lease *coordinationv1.Lease, labels map[string]string) *coor
 }
 
 // released reports whether the claim is what a holder leaves behind when it lets go: no holder, for one second. An
-// admission policy may have made that longer; then the two times show it: they are the same in a release, of client-go's
-// elector too. A holder name that somebody only blanked out looks different, and frees nobody: the one who leads has not
-// stopped.
+// admission policy may have made that longer; then the two times show it: they are the same in a release, of
+// client-go's elector too. A holder name that somebody only blanked out is different, and frees nobody: the one who
+// leads has not stopped.
 func (c claim) released() bool {
 	return c.holder == "" && c.renewed != 0 && (c.seconds <= 1 || c.acquired == c.renewed)
 }
@@ -144,7 +144,7 @@ type observed struct {
 	// before anything was seen.
 	expires time.Time
 
-	// binds is how long a record of the last holder's own hand binds, 0 before one was seen. It outlives a release:
+	// binds is how long a record that the last holder wrote itself binds, 0 before one was seen. It outlives a release:
 	// when the Lease is next found to have changed in more than one step, that much may have been promised just now.
 	binds time.Duration
 

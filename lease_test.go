@@ -97,7 +97,7 @@ func TestDecisions(t *testing.T) {
 		return func(_ *observed, t *tenure) { t.unconfirmed = []claim{claimOf(r.lease())} }
 	}
 	for name, steps := range map[string][]step{
-		"a candidate that knows nothing looks": {
+		"a candidate that knows nothing reads": {
 			{does: "start", want: now(get)},
 			{at: 1 * s, does: "there is no Lease", gone: true, want: now(acquire)},
 		},
@@ -140,7 +140,7 @@ func TestDecisions(t *testing.T) {
 		},
 		"a deleted Lease binds until it would have expired (S6)": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
-			{at: 1 * s, does: "deleted, told by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(8, time.Time{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, seen by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(8, time.Time{}, at(1*s)) }, want: waits(15 * s)},
 			{at: 2 * s, does: "made anew, blank", see: &record{version: 9, seconds: 0}, want: waits(15 * s)},
 			{at: 3 * s, does: "found missing: what was deleted may be newer", gone: true, want: waits(18 * s)},
 			{at: 4 * s, does: "still missing", gone: true, want: waits(18 * s)},
@@ -153,12 +153,12 @@ func TestDecisions(t *testing.T) {
 		},
 		"a restored release frees nothing, though the Lease was deleted before the restore (S3, S6)": {
 			{does: "see", see: &mineRenewed, want: waits(15 * s)},
-			{at: 1 * s, does: "deleted, told by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(6, time.Time{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, shown by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(6, time.Time{}, at(1*s)) }, want: waits(15 * s)},
 			{at: 2 * s, does: "the answer to a later request", tell: func(o *observed, _ *tenure) {
 				*o = o.see(released.lease(), at(2*s), at(2*s))
 			}, want: waits(15 * s)},
 		},
-		"a refused write makes it look": {
+		"a refused write makes it read": {
 			{does: "see", see: &released, want: now(acquire)},
 			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
 			{at: 2 * s, does: "the winner", see: &mineRenewed, want: waits(17 * s)},
@@ -199,7 +199,7 @@ func TestDecisions(t *testing.T) {
 			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "released by another", see: &record{version: 7, seconds: 1, acquired: 900, renewed: 900}, want: stops(ReasonTakenOver, "")},
 		},
-		"a leader tells a namesake by what it wrote (S5)": {
+		"a leader knows a namesake by what it wrote (S5)": {
 			{does: "win", see: &mine, wins: true, tell: in(leading), want: renews(2 * s)},
 			{at: 1 * s, does: "a namesake", see: edited(mine, func(r *record) { r.acquired, r.renewed = 450, 450 }), want: stops(ReasonDuplicateIdentity, "me")},
 		},
@@ -478,9 +478,9 @@ func checkDecision(t *testing.T, h *history) {
 	case own.phase == leading && now.Sub(own.sent) >= cfg.renewDeadline && d.do != stop:
 		t.Fatal("goes on past its deadline")
 	case own.phase == leading && o.claim.holder != "me" && o.claim.holder != "" && o.lease != nil && d.do != stop:
-		t.Fatal("goes on beside another holder")
+		t.Fatal("goes on while another holds the Lease")
 	case d.do == release && (own.phase != releasing || !ours):
-		t.Fatal("releases what is not its own, or beside its callback")
+		t.Fatal("releases what is not its own, or while its callback runs")
 	case (d.do == acquire || d.do == lead) && own.phase != standingBy, (d.do == renew || d.do == stop) && own.phase == standingBy:
 		t.Fatalf("%v in phase %v", d.do, own.phase)
 	case d.do == stop && (d.lost == nil || d.lost.Reason == 0):

@@ -26,7 +26,7 @@ import (
 
 var _ elector.EventRecorder = record.EventRecorder(nil) // as the documentation says
 
-// A ledger is what Events and Metrics were told.
+// A ledger is what Events and Metrics received.
 type ledger struct {
 	mu      sync.Mutex // guards told
 	told    entries
@@ -113,7 +113,7 @@ func told(l *ledger) option {
 	return with(func(o *elector.Options) { o.Events, o.Metrics = l, l })
 }
 
-func TestEventsTellOfEachTermAndWhyItEnded(t *testing.T) {
+func TestEventsReportEachTermAndWhyItEnded(t *testing.T) {
 	for want, end := range map[string]func(w *world, a *replica){
 		`Warning LeaderElection: a stopped leading: taken over by "stranger"`: func(w *world, _ *replica) { w.usurp() },
 		"Warning LeaderElection: a stopped leading: renew deadline passed":    func(_ *world, a *replica) { a.client.Partition(electortest.Both) },
@@ -146,7 +146,7 @@ func TestEventsTellOfEachTermAndWhyItEnded(t *testing.T) {
 	}
 }
 
-func TestALossIsToldWhileTheCallbackStillDrains(t *testing.T) {
+func TestALossIsReportedWhileTheCallbackStillDrains(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var l ledger
 		w.join("a", told(&l), draining(4*time.Second))
@@ -181,7 +181,7 @@ func TestARecorderThatBlocksDoesNotHoldUpTheElection(t *testing.T) {
 	})
 }
 
-func TestMetricsTellWhatHappens(t *testing.T) {
+func TestMetricsReportWhatHappens(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var l ledger
 		b := w.join("b")
@@ -222,7 +222,7 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	})
 }
 
-func TestRequestsAreToldWithTheirErrors(t *testing.T) {
+func TestRequestsAreReportedWithTheirErrors(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var l ledger
 		client := w.api.Client("a")
@@ -267,7 +267,7 @@ func TestTheStatusAsJSON(t *testing.T) {
 	})
 }
 
-func TestALossInADrainIsTold(t *testing.T) {
+func TestALossInADrainIsReported(t *testing.T) {
 	for what, lose := range map[string]func(w *world, a *replica){
 		"taken over": func(w *world, _ *replica) { w.usurp() },
 		"cut off":    func(_ *world, a *replica) { a.client.Partition(electortest.Both) },

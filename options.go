@@ -50,7 +50,7 @@ type Options struct {
 	Name string
 
 	// Identity names this candidate in the Lease. Default: hostname, "_" and a random part, made anew for each Elector.
-	// Every process needs its own, also after a restart: processes with the same identity cannot be told apart in the
+	// Every process needs its own, also after a restart: processes with the same identity cannot be distinguished in the
 	// Lease, in Events and in logs. It does not make them unsafe. A candidate recognises its term by its own writes,
 	// not by its identity, so it waits until the record of a namesake or of its own predecessor expires, and logs that.
 	Identity string
@@ -68,19 +68,19 @@ type Options struct {
 	LeaseDuration time.Duration
 
 	// RenewDeadline is how long a leader keeps its term without a successful renewal, counted from just before the last
-	// successful one was sent. Then Run's ctx ends. After a third of it without an answer, a second request is sent; half
-	// of it is how long every answer of the API may take. Less than LeaseDuration, at least 300 ms. Default: 10 s.
+	// successful one was sent. Then Run's ctx ends. If there is no answer after a third of it, a second request is sent.
+	// Every answer may take up to half of it. Less than LeaseDuration, at least 300 ms. Default: 10 s.
 	RenewDeadline time.Duration
 
-	// RetryPeriod is how often a leader renews, unless a third of RenewDeadline is less, how often a standby reads the
-	// Lease while it has no watch, how often Healthy is called, and the longest pause of a leader after an error: its
-	// pauses get shorter as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default: 2 s.
+	// RetryPeriod is how often a leader renews, unless a third of RenewDeadline is less. It is also how often a standby
+	// without a watch reads the Lease, and how often Healthy is called. After an error a leader tries again within it, and
+	// sooner as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default: 2 s.
 	RetryPeriod time.Duration
 
 	// DrainLimit is how long the Lease is kept for a callback that has not returned, counted from when its ctx ended. Then
-	// renewals stop, and the term ends RenewDeadline after the last one. If the callback still does not return, OnOverrun is
-	// called and Check fails, as after a loss. Not negative. Zero is no limit: the Lease is kept for as long as the callback
-	// takes, and the log says so each minute.
+	// renewals stop, and the term ends RenewDeadline after the last renewal. If the callback still does not return,
+	// OnOverrun is called and Check fails, as after a loss. Not negative. Zero is no limit: the Lease is kept for as long
+	// as the callback takes, and the log says so each minute.
 	DrainLimit time.Duration
 
 	// Healthy reports whether this replica is fit to lead. It is called every RetryPeriod, in a goroutine of its own and
@@ -91,15 +91,15 @@ type Options struct {
 
 	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
 	// in the election's goroutine at each decision, so it must return at once; negative is zero. It is a delay and not a
-	// vote: if all candidates wait, somebody leads after the shortest. Default: no wait.
+	// vote: if all candidates wait, the candidate with the shortest wait leads. Default: no wait.
 	Yield func() time.Duration
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
-	// host. With it a process that was killed, and is back, does not wait for its own Lease to expire: a lock on a file
-	// there proves that the old process is dead. Each process of a host needs a directory of its own, or only one of them is
-	// helped. New returns an error if the directory does not exist or cannot be written to, or if the platform has no such
-	// lock. It must not be on a network file system, whose locks can end before their process does. Default: none; after a
-	// crash the Lease has to expire.
+	// host. With it a leader that was killed, and is started again, does not wait for its own Lease to expire: a lock on a
+	// file there proves that the old process is dead. Each process needs a directory of its own, otherwise only one
+	// process benefits. New returns an error if the directory does not exist or cannot be written to, or if the platform
+	// has no such lock. It must not be on a network file system, whose locks can end before their process does. Default:
+	// none; after a crash the Lease has to expire.
 	StateDir string
 
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up, instead of campaigning again.
@@ -116,7 +116,7 @@ type Options struct {
 	OnNewLeader func(identity string)
 
 	// OnOverrun is called when Run is still running and the lease is about to end: three quarters of the stop budget
-	// are spent, and another replica may lead soon. Call os.Exit(1) here to keep the two from running at once. It is
+	// are spent, and another replica may lead soon. Call os.Exit(1) here, so that two callbacks never run at once. It is
 	// called at most once in a term, in a goroutine of its own. Default: an error in the log.
 	OnOverrun func(Term)
 

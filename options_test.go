@@ -118,7 +118,7 @@ func TestLabelsAreCopied(t *testing.T) {
 	assert.Equal(t, "b", e.opts.Labels["a"])
 }
 
-func TestErrorsTellWhatToDo(t *testing.T) {
+func TestErrorsSayWhatToDo(t *testing.T) {
 	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
 	for err, want := range map[error]string{
 		apierrors.NewForbidden(leases, "x", errors.New(`User "u" cannot update resource "leases" in API group "coordination.k8s.io"`)): `update lease shop/orders: forbidden: grant the verb "update" on resource "leases" of apiGroup "coordination.k8s.io" in namespace "shop"`,

@@ -256,7 +256,7 @@ func TestAnEditAfterARenewalThatWasNotSeenShortensNothing(t *testing.T) {
 	}
 }
 
-func TestAnEditThatLooksLikeARenewalForASecondShortensNothing(t *testing.T) {
+func TestAnEditLikeARenewalForASecondShortensNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.join("a", draining(4900*time.Millisecond))
 		w.awaitLeader(time.Second)
@@ -489,7 +489,7 @@ func TestADeletedLeaseBindsWhoSawItUntilItWouldHaveExpired(t *testing.T) {
 	})
 }
 
-func TestALeaseMadeAnewByAnotherHandStillBinds(t *testing.T) {
+func TestALeaseThatSomebodyElseMadeAnewStillBinds(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a", draining(4900*time.Millisecond))
 		w.awaitLeader(time.Second)
@@ -621,7 +621,7 @@ func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
 				if !watch {
 					limit += 10 * time.Second / 3 // its next renewal
 				}
-				w.within(limit, "the callback is told", func() bool { return w.last().cause != nil })
+				w.within(limit, "the callback's ctx ends", func() bool { return w.last().cause != nil })
 				assert.Same(w, a, w.leader(), "it drains")
 				assert.False(w, a.el.IsLeader())
 				assert.False(w, w.last().term.Valid())
@@ -682,7 +682,7 @@ func TestTheLeaseIsReleasedOnlyAfterTheCallbackHasReturned(t *testing.T) {
 		a.client.Intercept(onWrites(func(_ int, r electortest.Request) electortest.Fault {
 			if holder(r.Lease) == "" {
 				released++
-				assert.Nil(w, w.leader(), "released beside the callback")
+				assert.Nil(w, w.leader(), "released while the callback ran")
 				assert.False(w, w.last().term.Valid())
 				assert.Equal(w, int32(1), *r.Lease.Spec.LeaseDurationSeconds)
 				assert.Equal(w, time.Now().UnixMilli(), r.Lease.Spec.RenewTime.UnixMilli(), "a fresh renewTime")
@@ -976,7 +976,7 @@ func TestAWatchThatClosesIsOpenedAgain(t *testing.T) {
 	})
 }
 
-// A replica that learns by a GET what its watch should have told opens a new one.
+// A replica that learns by a GET what its watch should have shown opens a new one.
 func TestAReplicaBackFromAPartitionDoesNotTrustItsOldWatch(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
@@ -1189,7 +1189,7 @@ func TestStandbysSpreadTheirWritesAndStandBackWhenTheySeeAnothersWin(t *testing.
 	})
 }
 
-func TestAPollingStandbyThatLostTheRaceLooksBeforeItTriesAgain(t *testing.T) {
+func TestAPollingStandbyThatLostTheRaceReadsBeforeItTriesAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
 		w.awaitLeader(time.Second)
@@ -1255,7 +1255,7 @@ func TestTheHerdDoesNotReadAfterARelease(t *testing.T) {
 	})
 }
 
-func TestOneThatHasSteppedDownDoesNotSitOutIfItHasSeenAnotherLead(t *testing.T) {
+func TestACandidateThatHasSteppedDownDoesNotSitOutIfItHasSeenAnotherLead(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
 		w.awaitLeader(time.Second)
@@ -1327,7 +1327,7 @@ func TestTheContextOfTheCallbackCarriesValuesOfRuns(t *testing.T) {
 
 // Run
 
-func TestAnElectionInsideTheCallbackOfAnotherTellsItsOwnLossFromTheOthers(t *testing.T) {
+func TestAnElectionInsideTheCallbackOfAnotherDoesNotTakeTheOthersLossForItsOwn(t *testing.T) {
 	inWorld(t, func(w *world) {
 		boom := errors.New("boom")
 		outer, cancel := context.WithCancelCause(w.Context())

@@ -11,8 +11,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// An EventRecorder records Kubernetes Events. A record.EventRecorder of client-go/tools/record is one; for the newer
-// one of client-go/tools/events see the example.
+// An EventRecorder records Kubernetes Events. The EventRecorder of client-go/tools/record is one. For that of
+// client-go/tools/events see the example.
 type EventRecorder interface {
 	Event(object runtime.Object, eventtype, reason, message string)
 }
@@ -150,7 +150,7 @@ func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
 	}
 }
 
-// event makes a Kubernetes Event on the Lease, beside the election.
+// event makes a Kubernetes Event on the Lease. The election does not wait for it.
 func (r *reporter) event(seen observed, eventType, what string) {
 	if r.opts.Events == nil {
 		return
@@ -171,8 +171,8 @@ func (r *reporter) wait() {
 	r.events.wait()
 }
 
-// An callQueue makes calls to the user, in order and one at a time, beside the election. It has a goroutine only while
-// there is something to tell. The zero value is ready.
+// A callQueue makes calls to the user, in order and one at a time. The election does not wait for them. It has a
+// goroutine only while there is something to report. The zero value is ready.
 type callQueue struct {
 	mu      sync.Mutex // guards queue and busy
 	queue   []func()

@@ -49,6 +49,14 @@ const maxCalls = 4
 type calls struct {
 	all     []*call
 	replies chan reply // with room for all, so that no client waits for the loop
+	asking  bool       // with the next write, a GET is to find out whether the one before was applied
+}
+
+// pace is what holds a candidate's next request back.
+type pace struct {
+	notBefore time.Time     // no request before then, after a failed one
+	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record (L4)
+	contested int           // writes in a row that were refused as conflicts, or put right what another client had changed
 }
 
 // open are those that have not been given up.
@@ -168,7 +176,7 @@ func (c *candidate) send(do action, now time.Time) {
 	if other := c.calls.awaited(); other != nil {
 		k.spare = !other.spare
 	} else {
-		k.spare = do == get && c.doubting
+		k.spare = do == get && c.watch.doubting
 	}
 	leases := c.connection(k.spare)
 	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
@@ -252,12 +260,7 @@ func (c *candidate) answered(r reply) {
 		return
 	}
 	if k.do == get {
-		if c.asked = k.sent; c.doubting && r.err == nil && c.watch.open && versionOf(r.lease) > c.watch.latest {
-			c.redial(false, k.sent) // the watch has missed this
-			c.watch.restart(now)
-		}
-		c.doubting = false
-		c.watch.polled(now)
+		c.watch.polled(k.sent, r, now)
 	}
 	switch {
 	case r.err == nil && k.do == get:
@@ -292,7 +295,7 @@ func (c *candidate) applied(k *call, lease *coordinationv1.Lease, now time.Time)
 	}
 	c.own = c.own.applied(k.claim, lease, k.sent).pinning(k.do, lease, c.identity)
 	if !k.repair {
-		c.contested = 0
+		c.pace.contested = 0
 	} else {
 		c.contest(now)
 	}
@@ -323,16 +326,16 @@ func (c *candidate) conflicted(k *call, now time.Time) {
 		c.watch.expect(c.seen.version+1, now)
 	}
 	if c.watch.open {
-		c.notBefore = now.Add(c.opts.RetryPeriod)
+		c.pace.notBefore = now.Add(c.opts.RetryPeriod)
 	} else {
-		c.notBefore = now.Add(rand.N(c.opts.RetryPeriod/4 + 1))
+		c.pace.notBefore = now.Add(rand.N(c.opts.RetryPeriod/4 + 1))
 	}
 }
 
 // contest slows a holder down whose Lease somebody changes again and again, or whose every write is refused as a conflict.
 func (c *candidate) contest(now time.Time) {
-	if c.contested++; c.contested > 3 && c.own.phase != standingBy {
-		c.notBefore = now.Add(c.pause(0, now))
+	if c.pace.contested++; c.pace.contested > 3 && c.own.phase != standingBy {
+		c.pace.notBefore = now.Add(c.pause(0, now))
 	}
 }
 
@@ -348,11 +351,11 @@ func (c *candidate) failed(k *call, err error, retryAfter time.Duration, now tim
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 		retryAfter = max(retryAfter, time.Duration(seconds)*time.Second)
 	}
-	c.notBefore = now.Add(c.pause(retryAfter, now))
+	c.pace.notBefore = now.Add(c.pause(retryAfter, now))
 	if k.do == renew && c.own.phase != standingBy && c.trouble.failures == 0 && cutOff(err) {
 		// Its connection has broken, and it may have been applied. A new connection takes a round trip or two before its
 		// first answer, so that there is no time to learn one thing after the other: repeat it, and ask, at once.
-		c.asking, c.notBefore = true, now.Add(rand.N(brokenPause))
+		c.calls.asking, c.pace.notBefore = true, now.Add(rand.N(brokenPause))
 	}
 	c.trouble.failed(c.log, k.verb, err, explain(err, k.verb, c.opts.Namespace, c.opts.Name), now, c.own.phase == releasing)
 }
@@ -374,7 +377,7 @@ func (c *candidate) succeeded(k *call) {
 			c.redial(other.spare, other.sent)
 		}
 	}
-	c.notBefore = time.Time{}
+	c.pace.notBefore = time.Time{}
 	c.trouble.succeeded(c.log, k.verb)
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 // A skewed client makes a candidate one whose clock runs at another rate. In a bubble all clocks are one; but for a
-// candidate whose clock runs at 1.25 all that it measures as 15 s is over after 12 s, and so it is for one that is told
-// of 12 s wherever others are told of 15 s: in its options, and in the Lease.
+// candidate whose clock runs at 1.25 all that it measures as 15 s is over after 12 s, and so it is for a candidate that
+// knows of 12 s wherever others know of 15 s: in its options, and in the Lease.
 type skewed struct {
 	coordinationv1client.LeasesGetter
 	rate  float64

@@ -18,9 +18,9 @@ import (
 
 // This file suspends the simulation's actors, as SIGSTOP or a paused machine does. Virtual time cannot freeze
 // goroutines, so it is done at an actor's edges, the gates: no request leaves and nothing arrives, the callback neither
-// does nor sees anything, and the election's loop stops where it next asks its ctx, logs, or tells its Metrics. Timers
-// do run, those of a term among them; but what comes of that is seen only on waking. So one thing is not simulated: that
-// on waking a reply is taken in before a timer that was due in the sleep.
+// does nor sees anything, and the election's loop stops where it next asks its ctx, logs, or calls its Metrics. Timers
+// do run, those of a term among them; but what comes of that is seen only on waking. So one thing is not simulated:
+// that on waking a reply is taken in before a timer that was due in the sleep.
 
 // A visit is one call of an actor's callback.
 type visit struct {
@@ -30,7 +30,7 @@ type visit struct {
 	late  time.Duration // when it did, see actor.late
 	out   chan struct{} // closed on waking without the right to be inside
 	isOut bool          // it has been closed
-	until time.Time     // how long it may stay after it was told of a loss; zero before
+	until time.Time     // how long it may stay after it heard of a loss; zero before
 }
 
 // over reports whether the callback may not be inside any more.
@@ -120,7 +120,7 @@ func (s *simulation) suspend(a *actor, d time.Duration) {
 		return
 	}
 	if v := a.inside; v != nil && v.term.Valid() && a.rng.IntN(5) == 0 {
-		d = time.Until(v.term.ValidUntil()) // to wake beside the timer that ends the term, maybe before it: the clock has to tell
+		d = time.Until(v.term.ValidUntil()) // to wake at the same time as the timer that ends the term, maybe before it: the clock decides
 	}
 	phase := a.phase()
 	s.tally["asleep while "+phase]++
@@ -148,9 +148,9 @@ func (a *actor) phase() string {
 	}
 }
 
-// wake wakes an actor. Its first look tells it whether its term is valid. If so, it is inside again, and has to be alone
-// there; and so it has to be after a loss that it was told of in time, for the rest of the stop budget. If not, it does
-// nothing more, and has to be out at once.
+// wake wakes an actor. Its first call of Valid reports whether its term is valid. If so, it is inside again, and has to
+// be alone there; and so it has to be after a loss that it heard of in time, for the rest of the stop budget. If not,
+// it does nothing more, and has to be out at once.
 func (s *simulation) wake(a *actor) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
@@ -190,7 +190,7 @@ func (s *simulation) reenter(a *actor, v *visit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.running) > 0 {
-		s.complain("%s wakes beside %s and may work on, in term %d", a.name, s.running[0].name, v.term.Token())
+		s.complain("%s wakes while %s works, and may work on, in term %d", a.name, s.running[0].name, v.term.Token())
 	}
 	if last := s.terms[len(s.terms)-1]; last != v.span {
 		s.complain("%s wakes and may work on in term %d, but term %d has begun", a.name, v.term.Token(), last.term.Token())
@@ -284,7 +284,7 @@ func (s *simulation) pass(a *actor, v *visit, d time.Duration) bool {
 	return s.stays(a, v)
 }
 
-// drainStep is how often a draining callback looks at its term.
+// drainStep is how often a draining callback checks its term.
 const drainStep = 100 * time.Millisecond
 
 // drainAfterLoss takes d of the actor's waking time to return, but no longer than the stop budget.

@@ -59,7 +59,7 @@ type simulation struct {
 	actors []*actor   // every replica that ever joined; likewise
 	size   int        // how many are to be alive
 
-	forged      map[string]bool             // identities that were put into the Lease by hand
+	forged      map[string]bool             // identities that were put into the Lease by an edit
 	twins       bool                        // whether two replicas may share an identity
 	fastest     float64                     // the rate of the fastest clock, 1 if all run alike
 	rates       map[string]float64          // of the clock of each identity
@@ -81,7 +81,7 @@ type simulation struct {
 	tally       map[string]int
 }
 
-// stamps tell a write from every other, for their last digits are random.
+// stamps distinguish a write from every other, for their last digits are random.
 type stamps struct{ acquired, renewed int64 }
 
 // A write is one that an actor has sent.
@@ -204,7 +204,7 @@ func (s *simulation) calm() {
 	}
 }
 
-// takeover expects a healthy leader to be told at once that the Lease names somebody else (S7).
+// takeover expects a healthy leader to learn at once that the Lease names somebody else (S7).
 func (s *simulation) takeover() {
 	a := s.leading()
 	if a == nil || a.polls || !a.el.IsLeader() {
@@ -324,7 +324,7 @@ func (s *simulation) enlist() {
 	client.ForbidWatch(a.polls)
 	client.Intercept(func(r electortest.Request) electortest.Fault { return s.judge(a, r) })
 	s.lock.Lock()
-	defer s.lock.Unlock() // until the actor is complete nobody may look at it
+	defer s.lock.Unlock() // until the actor is complete nobody may use it
 	client.SetLatency(roundTrip)
 	clock.LeasesGetter = sleepers{client.CoordinationV1(), s, a}
 	a.woke = time.Now()
@@ -366,7 +366,7 @@ func (s *simulation) judgeEnd(a *actor) {
 	s.note(a, "has ended: %v", a.err)
 }
 
-// callback is the work of an actor. It keeps to the contract: once it is told of a loss it returns within the stop
+// callback is the work of an actor. It keeps to the contract: once it hears of a loss it returns within the stop
 // budget, and after a clean stop it does what it likes while its term is valid.
 func (s *simulation) callback(a *actor, ctx context.Context) error {
 	v := s.begin(a, ctx)
@@ -460,7 +460,7 @@ func (s *simulation) guard(a *actor, v *visit, ended <-chan struct{}) {
 		s.lock.Lock()
 		late, asleep := a.late(), a.asleep != nil
 		if v.heard {
-			late = v.late // not when this is looked at, be it after a sleep
+			late = v.late // not when this is read, be it after a sleep
 		}
 		s.lock.Unlock()
 		time.Sleep(time.Microsecond) // whoever has ended the term is about to end ctx
@@ -816,12 +816,12 @@ func (s *simulation) rewrite() string {
 	return fmt.Sprintf("rewritten: %s (%v)", what, err)
 }
 
-// canHurtNewcomers tells whether somebody has not seen the present holder yet. What was promised in a Lease that is no
-// more, or in one that was edited to last shorter, is known only to those who saw it before, so newcomers to the Lease
-// or to the term are not part of the promise.
+// canHurtNewcomers reports whether somebody has not seen the present holder yet. What was promised in a Lease that is
+// no more, or in one that was edited to last shorter, is known only to those who saw it before, so newcomers to the
+// Lease or to the term are not part of the promise.
 func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
-		// Of a name that was put in by hand, or beside a duration that was, it cannot be told whether the actor has seen
+		// If a person put in the name, or the duration with it, nobody knows whether the actor has seen
 		// a record of that holder's own.
 		if a.el.Leader() != holder(present) || s.forged[holder(present)] || s.sleepsAsNewcomer(a) {
 			return true
@@ -830,7 +830,7 @@ func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	return false
 }
 
-// edit changes the Lease by a foreign hand.
+// edit changes the Lease as somebody outside the election.
 func (s *simulation) edit() string {
 	leases := s.leases()
 	l, err := leases.Get(s.Context(), name, metav1.GetOptions{})

@@ -225,7 +225,7 @@ func TestAPolicyThatKeepsAStepDownAnnotationCostsOneTermAtMost(t *testing.T) {
 	}
 }
 
-func TestAHandThatInsistsOnATransferToTheHolderIsAnsweredEverSlower(t *testing.T) {
+func TestRepeatedTransfersToTheHolderAreAnsweredEverSlower(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.join("a")
 		w.awaitLeader(time.Second)

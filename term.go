@@ -19,7 +19,7 @@ type term struct {
 	token     uint64
 	authority atomic.Pointer[authority]
 	alive     context.Context           // ends when the term is lost, or about to be released
-	end       func()                    // ends alive: before the callback is told, and before a release is sent
+	end       func()                    // ends alive: before the callback's ctx ends, and before a release is sent
 	draining  atomic.Pointer[time.Time] // since when the callback has been asked to stop
 	returned  atomic.Bool               // the callback is not running any more
 }

@@ -9,12 +9,12 @@ import (
 )
 
 // WrapTransport is a write gate, to be passed to rest.Config.Wrap: a client behind it writes only while this candidate
-// leads, even if the callback ignores its ctx. Reads and watches pass. A write fails with an error that is ErrNotLeader
-// unless the term is valid by the clock at that moment. A write that is under way when the term ends is cut off, and
-// may or may not have been carried out.
+// leads, even if the callback ignores its ctx. Reads and watches pass. A write fails with ErrNotLeader, wrapped, unless
+// the term is valid by the clock at that moment. A write that is under way when the term ends is cut off. It may or may
+// not have been carried out.
 //
-// The term is the one in the request's context, if that is derived from the callback's. So work left over from an
-// earlier term cannot write in a later one. Any other request belongs to the term that the candidate serves at that
+// If the request's context is derived from the callback's ctx, its term is the term of that ctx. So work left over from
+// an earlier term cannot write in a later term. Any other request belongs to the term that the candidate serves at that
 // moment.
 //
 // Every request is a write except GET, HEAD and OPTIONS, and except the reviews of authentication.k8s.io and

@@ -12,7 +12,7 @@ import (
 // trouble is what is wrong with the API for a candidate: for Status, for Check and for the log. The zero value is none.
 type trouble struct {
 	failures int       // requests failed in a row
-	err      error     // why the last one failed, in words that tell what to do; nil once the API has answered since
+	err      error     // why the last one failed, in words that say what to do; nil once the API has answered since
 	refused  string    // the verb that the API refuses this candidate, "" for none
 	since    time.Time // when it began to
 	logged   string    // the verb and kind of the failure that was logged last

@@ -16,7 +16,7 @@ import (
 )
 
 // watching is how a candidate learns of changes: by one watch, at most one session of it at a time, and while there is
-// none, by looking now and then (L1).
+// none, by reading now and then (L1).
 type watching struct {
 	*Elector
 	log klog.Logger
@@ -34,7 +34,9 @@ type watching struct {
 	owedAt time.Time // since when
 	lags   int       // sessions in a row that did not show it in time: the watch may be behind rather than dead
 
-	pollAt time.Time // without a watch: when to look again
+	pollAt   time.Time // without a watch: when to read the Lease again
+	asked    time.Time // when the last GET was sent that is over
+	doubting bool      // the next GET is to find out whether the watch still works (L2)
 }
 
 // A session is one watch request and the goroutine that reads it.
@@ -120,7 +122,7 @@ func (w *watching) restart(now time.Time) {
 	w.retryAt = now
 }
 
-// poll turns waiting into looking now and then, while there is no watch to tell of changes (L1).
+// poll turns waiting into reading now and then, while there is no watch to show changes (L1).
 func (w *watching) poll(d decision) decision {
 	if d.do != lead && !w.open && (d.do == idle || w.pollAt.Before(d.at)) {
 		return decision{do: get, at: w.pollAt}
@@ -128,8 +130,28 @@ func (w *watching) poll(d decision) decision {
 	return d
 }
 
-// polled notes that a GET has been answered.
-func (w *watching) polled(now time.Time) {
+// check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
+// Lease free long since (L2). Each candidate asks at a random moment of its own, by its share of the spread.
+func (w *watching) check(d decision, o observed, share time.Duration) decision {
+	quiet := o.quiet()
+	if d.do != acquire || !w.open || quiet.IsZero() || !w.asked.Before(quiet) {
+		return d
+	}
+	if at := quiet.Add(share * time.Duration(w.opts.RetryPeriod/2/spread)); at.Before(d.at) {
+		w.doubting = true
+		return decision{do: get, at: at}
+	}
+	return d
+}
+
+// polled takes in that a GET was answered that had been sent at sent. If the watch was in doubt, and has missed what the
+// answer shows, it is dead (L2).
+func (w *watching) polled(sent time.Time, r reply, now time.Time) {
+	if w.doubting && r.err == nil && w.open && versionOf(r.lease) > w.latest {
+		w.redial(false, sent)
+		w.restart(now)
+	}
+	w.asked, w.doubting = sent, false
 	w.pollAt = now.Add(w.opts.RetryPeriod + rand.N(w.opts.RetryPeriod/5+1))
 }
 

@@ -84,7 +84,7 @@ func TestAnAnswerAboutAnotherLeaseIsAFailedOne(t *testing.T) {
 	})
 }
 
-func TestAClientWithoutAWatchIsOneWhoseWatchFailed(t *testing.T) {
+func TestAClientWithoutAWatchIsLikeAClientWhoseWatchFailed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")
 		a.client.CloseWatches()

@@ -338,13 +338,13 @@ func (s *side) awake() []span {
 }
 
 // requireWokenWithoutATerm is what can be asked of a process that has been suspended for longer than its lease: that no
-// work is done that looks at its term first, and that the rest ends at once.
+// work is done that checks its term first, and that the rest ends at once.
 func (s *side) requireWokenWithoutATerm() {
 	s.t.Helper()
 	woke := s.awaitFrom(s.leader, event.Woke, 5*time.Second)
 	end := s.awaitFrom(s.leader, event.End, 5*time.Second)
-	require.False(s.t, woke.Valid, "Term.Valid at the first look after the suspension")
-	require.Zero(s.t, end.ValidLooks, "looks at which Term.Valid was true after the suspension")
+	require.False(s.t, woke.Valid, "Term.Valid at the first call after the suspension")
+	require.Zero(s.t, end.ValidLooks, "calls at which Term.Valid was true after the suspension")
 	require.Less(s.t, end.At.Sub(s.frozen.end), 2*time.Second, "end of the work after SIGCONT")
 }
 

@@ -33,7 +33,7 @@ const (
 
 var fleets atomic.Int64
 
-// A fleet is the replicas that share one Lease, in a namespace of their own, and what they have told.
+// A fleet is the replicas that share one Lease, in a namespace of their own, and what they have reported.
 type fleet struct {
 	t         *testing.T
 	namespace string

@@ -51,7 +51,7 @@ func (f *fleet) usurp() {
 	}, 5*time.Second, time.Millisecond)
 }
 
-// TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate has one that writes as fast as it can and never looks at
+// TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate has one that writes as fast as it can and never checks
 // its context, as a stuck worker would.
 func TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate(t *testing.T) {
 	t.Parallel()

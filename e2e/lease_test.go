@@ -62,7 +62,7 @@ func specOf(t *testing.T, text string) leaseSpec {
 	return lease.Spec
 }
 
-// time is what a field says to the millisecond; what it has below that is random, to tell one write from another.
+// time is what a field says to the millisecond; what it has below that is random, to distinguish writes.
 func (s leaseSpec) time(t *testing.T, field string) time.Time {
 	t.Helper()
 	require.IsType(t, "", s[field], field)

@@ -1,5 +1,5 @@
 // Package e2e runs replicas as processes of their own against a real API server. What is measured is printed as a
-// table at the end, beside the figures of client-go's elector from the same run:
+// table at the end, with the figures of client-go's elector from the same run:
 //
 //	go -C e2e test -count=1 -v ./...
 //
@@ -7,7 +7,7 @@
 //
 //	go -C e2e test -count=1 -v -timeout 15m -run Chaos . -chaos
 //
-// The servers are built from their Go modules, which takes some minutes the first time; package cluster tells more.
+// The servers are built from their Go modules, which takes some minutes the first time; package cluster says more.
 package e2e
 
 import (
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	// The tests wait much and compute little, so more of them fit beside each other than there are processors.
+	// The tests wait much and compute little, so more of them can run at once than there are processors.
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		return 0, err
 	}

@@ -22,7 +22,7 @@ func TestInAMixedFleetLeadershipGoesBothWays(t *testing.T) {
 	f.requireOneAtATime()
 }
 
-// handOver stops the leader beside a new standby of the given kind, which must lead then.
+// handOver stops the leader next to a new standby of the given kind, which must lead then.
 func (f *fleet) handOver(leader *replica, kind electorKind, figure figure) *replica {
 	f.t.Helper()
 	standby := f.start(kind)

@@ -122,7 +122,7 @@ func TestTheErrorNamesTheRightThatIsMissing(t *testing.T) {
 		missing    string
 	}{
 		{"a user with nothing", powerless, nil, "get"},
-		{"a user that may only look", readOnly, []string{"get", "watch"}, "create"},
+		{"a user that may only read", readOnly, []string{"get", "watch"}, "create"},
 		{"a user that may not even watch", readOnly, []string{"get"}, "create"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,8 +49,8 @@ func (c *Client) CoordinationV1() coordinationv1client.CoordinationV1Interface {
 // from now on.
 func (c *Client) SetLatency(roundTrip time.Duration) { c.latency.Store(int64(roundTrip)) }
 
-// Intercept has f asked about each request of this client, when it is sent, before anything else: f can look at it,
-// and decides what goes wrong with it. f is called without locks, so it may use the Server and its clients (its own
+// Intercept calls f for each request of this client, when it is sent, before anything else. f can read the request, and
+// decides what goes wrong with it. f is called without locks, so it may use the Server and its clients (its own
 // requests come to f too), and may be called from several goroutines at once. nil removes it.
 func (c *Client) Intercept(f func(Request) Fault) {
 	if f == nil {

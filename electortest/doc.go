@@ -1,15 +1,15 @@
 // Package electortest is an in-memory API server for Leases, for tests of programs that elect a leader.
 //
-// A [Server] answers as a kube-apiserver does: stale writes are conflicts, invalid Leases are refused,
-// resourceVersions grow through deletion, watches begin where they are told to and close by themselves. The package
-// conformance holds the assertions that both it and a real kube-apiserver pass. (Client-go's fake clientset accepts
-// every write, whatever its resourceVersion, so a test of one-at-a-time on it proves nothing.)
+// A [Server] answers as a kube-apiserver does: stale writes are conflicts, invalid Leases are refused, resourceVersions
+// grow through deletion, watches begin at the version that is asked for and close by themselves. The tests in package
+// conformance pass on it and on a real kube-apiserver. (Client-go's fake clientset accepts every write, whatever its
+// resourceVersion, so it cannot show that one replica at a time leads.)
 //
 // Each replica gets a [Client] of its own, usable wherever a kubernetes.Interface is wanted. Its link to the server
 // can be slowed ([Client.SetLatency]), cut ([Client.Partition]) and tampered with, request by request
 // ([Client.Intercept]); its watches can be refused, closed and silenced.
 //
-// It works in real time, and inside testing/synctest, where a minute of leases and time-outs takes a millisecond:
+// It works in real time, and inside testing/synctest, where a minute takes a millisecond:
 //
 //	func TestTheOtherReplicaTakesOver(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -31,11 +31,13 @@
 //
 // # What is different from a real server
 //
-//   - Every namespace exists, and every client may do everything, but for [Client.ForbidWatch] and [Fault.Err].
+//   - Every namespace exists, and every client may do everything, except what [Client.ForbidWatch] and [Fault.Err]
+//     refuse.
 //   - No managedFields, no server-side apply (405), no finalizers (a delete is immediate), no generateName.
 //   - A list ignores limit, continue and resourceVersion; field selectors know metadata.name and metadata.namespace,
 //     without "!=". Watches send no bookmarks and refuse sendInitialEvents, as with WatchList off.
-//   - A watch can start about a thousand events in the past, counted over all Leases; from earlier on it is told 410.
+//   - A watch can start about a thousand events in the past, counted over all Leases; earlier than that the answer is
+//     410.
 //   - A client sees each error at once: there is no client-go REST client underneath, which would wait for a
 //     Retry-After and try again, and no client-side rate limit.
 //   - A watch whose context ends closes its channel without the ERROR event that client-go may put before it.

@@ -16,8 +16,8 @@ type Partition int32
 // would arrive. Nothing lost is delivered later: a call whose message is lost hangs until its context ends, also if
 // the partition heals before.
 const (
-	// NoPartition heals the link. A watch that lost an event meanwhile stays open but silent, as a connection does
-	// whose other end has given up; one that lost nothing goes on.
+	// NoPartition heals the link. A watch that lost an event meanwhile stays open but silent, as a connection does whose
+	// other end has given up. A watch that lost nothing goes on.
 	NoPartition Partition = 0
 	// Outbound cuts client to server: requests never reach the server.
 	Outbound Partition = 1
@@ -63,7 +63,7 @@ type Fault struct {
 	// status 200. The server acts all the same, and its errors stay. nil, and on other verbs: the server's answer.
 	Answer *coordinationv1.Lease
 	// EndWatch is how long after it opened a watch is ended from outside, as by a proxy with a time limit of its own.
-	// It counts beside the Server's own limit ([Server.SetWatchLifetime]). 0, and on other verbs: never.
+	// It counts in addition to the Server's own limit ([Server.SetWatchLifetime]). 0, and on other verbs: never.
 	EndWatch time.Duration
 	// NoWatch makes Watch return nil and no error, as some hand-written fakes do. The server opens no watch.
 	NoWatch bool
@@ -127,7 +127,7 @@ func leaseTrip(ctx context.Context, c *Client, req Request, act func() (*coordin
 	}))
 }
 
-// orEmpty puts an empty object beside an error, as client-go does: it decodes into an object that it has made before.
+// orEmpty returns an empty object with an error, as client-go does: it decodes into an object that it has made before.
 func orEmpty[T any](object *T, err error) (*T, error) {
 	if object == nil {
 		object = new(T)

@@ -21,7 +21,7 @@ const (
 )
 
 // Server is an in-memory API server for Leases. It answers conflicts, validation, resourceVersions and watches as a
-// kube-apiserver does, which client-go's fake clientset does not: that one accepts any resourceVersion.
+// kube-apiserver does, which client-go's fake clientset does not: it accepts any resourceVersion.
 //
 // Make one with [NewServer], inside the synctest bubble if there is one, and end it with [Server.Close]. All methods
 // may be called from any goroutine. Nothing in it depends on chance beyond the order of the calls: UIDs and watch
@@ -81,10 +81,10 @@ func (s *Server) Client(name string) *Client {
 	return c
 }
 
-// Requests returns how many requests for Leases a client has sent with a verb (get, list, watch, create, update,
-// patch, delete, deletecollection) since the start or the last [Server.ResetRequests]. "" matches any client, any
-// verb. A request counts when it is sent, also if it is lost, refused or never answered, because that is what it
-// costs the client; one whose context had ended before is not sent.
+// Requests returns how many requests for Leases a client has sent with a verb (get, list, watch, create, update, patch,
+// delete, deletecollection) since the start or the last [Server.ResetRequests]. "" matches any client, any verb. A
+// request counts when it is sent, also if it is lost, refused or never answered, because that is what it costs the
+// client. A request whose context had ended before is not sent.
 func (s *Server) Requests(client, verb string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,11 +125,11 @@ func (s *Server) SetCoordinatedLeaderElection(on bool) {
 	s.coordinated = on
 }
 
-// SetAdmission has f asked about each create, update and patch of every client when it arrives, as admission webhooks
-// and policies are. f may change lease, the object that is about to be stored, and an error from it is answered
-// instead of storing anything (see [DeniedByPolicy] and [DeniedByWebhook]). What f makes of the Lease must be valid.
-// It is called without locks, may be called from several goroutines at once, and for a patch again if somebody else
-// wrote meanwhile. nil removes it. A policy that makes short Leases longer:
+// SetAdmission calls f for each create, update and patch of every client when it arrives, as an API server calls its
+// admission webhooks and policies. f may change lease, the object that is about to be stored, and an error from it is
+// answered instead of storing anything (see [DeniedByPolicy] and [DeniedByWebhook]). What f makes of the Lease must be
+// valid. It is called without locks, may be called from several goroutines at once, and for a patch again if somebody
+// else wrote meanwhile. nil removes it. A policy that makes short Leases longer:
 //
 //	server.SetAdmission(func(_ electortest.Request, lease *coordinationv1.Lease) error {
 //		if d := lease.Spec.LeaseDurationSeconds; d != nil && *d < 10 {

@@ -156,7 +156,7 @@ func (s *Server) replace(key types.NamespacedName, old, lease *coordinationv1.Le
 	return s.commit(key, lease, dryRun), nil
 }
 
-// commit stores lease under a new resourceVersion and tells the watches.
+// commit stores lease under a new resourceVersion and notifies the watches.
 func (s *Server) commit(key types.NamespacedName, lease *coordinationv1.Lease, dryRun bool) *coordinationv1.Lease {
 	if dryRun {
 		return lease

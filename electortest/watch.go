@@ -79,7 +79,7 @@ func (e event) seenBy(sel selection) (watch.EventType, *coordinationv1.Lease, bo
 	return "", nil, false
 }
 
-// publish logs an event and sends it to the watches it concerns, which are found without looking at the others.
+// publish logs an event and sends it to the watches it concerns, which are found without a search through the others.
 func (s *Server) publish(e event) {
 	e.at = time.Now()
 	s.log.add(e)
@@ -314,7 +314,7 @@ func (w *leaseWatch) next() (d delivery, ok bool, wait time.Duration) {
 	return d, true, 0
 }
 
-// deliver hands to the reader what arrives, until one side ends the watch.
+// deliver passes to the reader what arrives, until one side ends the watch.
 func (w *leaseWatch) deliver(ctx context.Context) {
 	defer close(w.result)
 	defer w.client.server.forget(w)

@@ -277,7 +277,7 @@ func TestAWatchWhoseReplyIsLostIsForgotten(t *testing.T) {
 	})
 }
 
-func TestAWatchFromLongAgoIsToldThatItHasExpired(t *testing.T) {
+func TestAWatchFromLongAgoGetsExpired(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Server) {
 		other := s.Client("other")
 		first := mustCreate(t, other, "0")

@@ -87,7 +87,7 @@ func picture(all []drawing) ([]byte, error) {
 	return anyFont(out.Bytes()), nil
 }
 
-// anyFont names fonts of the same widths beside the one the picture was laid out with, which few browsers have.
+// anyFont names fonts of the same widths as the font that the picture was laid out with, which few browsers have.
 func anyFont(svg []byte) []byte {
 	return bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 }
@@ -253,7 +253,7 @@ func (p pen) heading(top int, k kind) {
 	p.FillText(style(12, false, faint, draw.XLeft), at, p.why[k])
 }
 
-// drawKey tells what the colours mean.
+// drawKey explains what the colours mean.
 func drawKey(c draw.Canvas) {
 	x, y := c.Min.X, (c.Min.Y+c.Max.Y)/2
 	for _, k := range []struct {

@@ -33,7 +33,7 @@ const (
 // A world is an API server and the replicas that compete for a Lease in it, inside a bubble of virtual time.
 type world struct {
 	kind      kind
-	drain     time.Duration // how long a callback takes to return once told
+	drain     time.Duration // how long a callback takes to return once its ctx has ended
 	api       *electortest.Server
 	processes []*process
 
@@ -145,7 +145,7 @@ func (p *process) runClientGo(ctx context.Context) {
 	working.Wait()
 }
 
-// work is the callback: it works until told to stop, and then takes its time.
+// work is the callback: it works until its ctx ends, and then takes its time.
 func (p *process) work(ctx context.Context) {
 	p.enter()
 	<-ctx.Done()
@@ -168,7 +168,7 @@ func (p *process) kill() {
 // it sends from then on meets the second.
 func (p *process) renewing(renewal, after electortest.Fault) <-chan struct{} {
 	sent := make(chan struct{})
-	var mu sync.Mutex // a watch may be opened beside the write
+	var mu sync.Mutex // a watch may be opened during the write
 	p.client.Intercept(func(r electortest.Request) electortest.Fault {
 		mu.Lock()
 		defer mu.Unlock()

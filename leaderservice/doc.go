@@ -1,7 +1,7 @@
-// Package leaderservice makes a Service lead to the replica that leads.
+// Package leaderservice makes a Service send its requests to the leader.
 //
-// The Service has no selector. Its one EndpointSlice is written by the leader: with its own address when its term
-// begins, and without any before it lets go of the Lease.
+// The Service has no selector. The leader writes its only EndpointSlice: with its own address when its term begins, and
+// without an address before it releases the Lease.
 //
 //	service, err := leaderservice.New(client.DiscoveryV1(), leaderservice.Options{
 //		Namespace: "shop",
@@ -30,17 +30,17 @@
 //
 // Each write is made by a term that is valid at that moment, and names the resourceVersion that it replaces. It carries
 // the term's token in an annotation, and a term does not write over a larger one. So a past leader that was frozen or
-// cut off cannot undo what its successor wrote: its late request is a conflict, and when it reads again it finds a
+// cut off cannot undo what the next leader wrote: its late request is a conflict, and when it reads again it finds a
 // larger token.
 //
-// What a past leader may leave behind is its own address, and only until the successor's first write: after a crash or a
-// partition that is LeaseDuration after its last renewal, at most. Until then the Service leads to a replica that does
-// not lead. A Service is therefore a route and no fence: routes on the nodes follow later still, and open connections
-// stay open. Forward asks the term at each request. For writes to other systems see elector.Term.Token.
+// A past leader may leave its own address behind, until the first write of the next leader: after a crash or a
+// partition, LeaseDuration after its last renewal at most. Until then the Service sends requests to a replica that does
+// not lead. So a Service does not protect data: the nodes learn of a change later still, and open connections stay
+// open. Forward checks the term at each request. For writes to other systems see elector.Term.Token.
 //
 // # Permissions
 //
-// The verbs get, create and update on this EndpointSlice, in discovery.k8s.io. The verb create cannot be limited to a
-// name; it is not needed if somebody has created the EndpointSlice, empty. The roles edit and admin of a cluster
-// do not include writing EndpointSlices, so it takes a cluster's administrator to grant this.
+// The verbs get, create and update on this EndpointSlice, in discovery.k8s.io. RBAC cannot limit create to a name. It
+// is not needed if you create the EndpointSlice, empty. The ClusterRoles edit and admin do not include writing
+// EndpointSlices, so a cluster's administrator has to grant this.
 package leaderservice

@@ -34,17 +34,19 @@ type leader struct {
 	host     string // address and port
 }
 
-// Forward returns a handler that has local answer where this replica leads, and otherwise passes the request on to the
-// leader. The argument leading names the leader, as elector.Elector.Leader does; the address is that in the
-// EndpointSlice, once that names the same leader.
+// Forward returns a handler. While this replica leads, local answers; otherwise the request is passed on to the leader.
+// The function leading returns the leader's identity, as elector.Elector.Leader does. The address is read from the
+// EndpointSlice, once it names the same leader.
 //
 // A request served here has a context that ends with the term: at once if the term is lost, after Options.Grace if it
 // ends in good order. Connections that the handler takes over (http.Hijacker), as for a WebSocket, are closed when the
 // callback's ctx ends. A request that was passed on ends when another leads.
 //
-// While nobody leads, or the leader cannot be reached, a request waits, for Options.Wait; one with a body does not wait
-// any more once it was sent. Then the answer is 503 with a Retry-After of one second: the request was not carried out. If the connection broke after the request was sent it is 502: it may have been carried out. A
-// request that was passed on already is not passed on again but answered 503; the header Elector-Forwarded-By marks it.
+// While nobody leads, or the leader cannot be reached, a request waits, for Options.Wait at most. A request with a body
+// does not wait once the body was sent. After that the answer is 503 with a Retry-After of one second: the request was
+// not carried out. If the connection broke after the request was sent, the answer is 502: the request may have been
+// carried out. A request that was passed on already, as the header Elector-Forwarded-By shows, is not passed on again.
+// The answer is 503.
 //
 // Request and response are passed on as they are, the Host header too, with X-Forwarded-For, -Host and -Proto. Do not
 // let local trust those from clients.

@@ -243,7 +243,7 @@ func TestWhatWasPassedOnEndsWhenAnotherLeads(t *testing.T) {
 	})
 }
 
-// In real time and over real connections, for a WebSocket is one that the handler takes out of the server's hands.
+// In real time and over real connections, because a handler takes a WebSocket's connection over from the server.
 func TestAConnectionThatTheHandlerTookOverIsClosedWhenTheCallbackIsAskedToStop(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()

@@ -27,8 +27,8 @@ const (
 	defaultWait  = time.Second
 )
 
-// Options say which Service leads to the leader, and where this replica is. Namespace, Service, Address and Ports are
-// required.
+// Options say which Service sends its requests to the leader, and where this replica is. Namespace, Service, Address
+// and Ports are required.
 type Options struct {
 	// Namespace of the Service.
 	Namespace string
@@ -42,8 +42,8 @@ type Options struct {
 	// Address is the IP address of this replica, in a pod status.podIP. The API refuses loopback addresses.
 	Address string
 
-	// Ports that this replica serves. Each needs a Port; its Name is that of the Service's port ("" if the Service has
-	// only one, without a name). Forward passes requests on to the first.
+	// Ports that this replica serves. Each needs a Port; its Name is that of the Service's port ("" if the Service has a
+	// single port without a name). Forward passes requests on to the first port.
 	Ports []discoveryv1.EndpointPort
 
 	// Pod and Node name this replica's pod and its node, for people and for internalTrafficPolicy: Local. Default: not
@@ -62,8 +62,8 @@ type Options struct {
 	// Scheme is how Forward reaches the leader: "http" or "https". Default: "http".
 	Scheme string
 
-	// Transport is what Forward reaches the leader by. Default: one that heeds no proxy of the environment and gives up
-	// connecting after a second.
+	// Transport is what Forward reaches the leader by. Default: a transport that ignores the environment's proxies and
+	// gives up connecting after a second.
 	Transport http.RoundTripper
 }
 

@@ -164,7 +164,7 @@ func (p *program) enter() {
 	if len(p.f.working) > 0 {
 		p.f.overlaps++
 		if !p.f.lenient {
-			p.f.Errorf("%s begins to work beside %s", p.name, p.f.working[0].name)
+			p.f.Errorf("%s begins to work while %s works", p.name, p.f.working[0].name)
 		}
 	}
 	p.f.working = append(p.f.working, p)

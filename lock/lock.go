@@ -126,7 +126,7 @@ func (l *Lock) Identity() string { return l.identity }
 // Describe returns namespace/name of the Lease, for client-go's log.
 func (l *Lock) Describe() string { return l.name }
 
-// Create is never called by client-go, for Get does not report that the Lease is missing.
+// Create is never called by client-go, because Get does not report that the Lease is missing.
 func (l *Lock) Create(context.Context, resourcelock.LeaderElectionRecord) error { return errUnused }
 
 // Get blocks until the Lease is won, another leader is seen, or ctx ends. For a Lease that is won it returns a record
@@ -222,7 +222,7 @@ func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRec
 	return nil
 }
 
-// hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be looked at
+// hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be checked
 // again, ctx ends, or the term is lost.
 func (l *Lock) hold(ctx context.Context, s *session) {
 	deadline, ok := ctx.Deadline()

@@ -9,8 +9,8 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// One invariant: two never work at once, as long as the work stops within the stop budget of being told. Run it longer
-// with -count.
+// One invariant: two never work at once, as long as the work stops within the stop budget once its ctx has ended. Run
+// it longer with -count.
 func TestUnderRandomFaultsTwoNeverWorkAtOnce(t *testing.T) {
 	for i := range 12 {
 		seed := rand.Uint64()

@@ -37,7 +37,7 @@ var exit = os.Exit
 //
 // LeaseDuration is cut to whole seconds, as client-go does when it writes it. A RetryPeriod of more than half of
 // RenewDeadline becomes that half. Durations of zero have the defaults of elector.Options. The durations of the config
-// returned are RenewDeadline and RetryPeriod of this package; the ones given are the Elector's.
+// returned are RenewDeadline and RetryPeriod of this package. The durations given are the Elector's.
 //
 // What client-go's config has no field for is set by change, which gets the Elector's options as they were made from config:
 //
@@ -69,8 +69,8 @@ func Upgrade(config leaderelection.LeaderElectionConfig, change ...func(*elector
 	return config, nil
 }
 
-// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade has an error, as that one does for a
-// config that it refuses.
+// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade returns an error, as
+// leaderelection.RunOrDie does for a config that it refuses.
 func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig, change ...func(*elector.Options)) {
 	config, err := Upgrade(config, change...)
 	if err != nil {

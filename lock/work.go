@@ -16,7 +16,7 @@ const unheeded = time.Second
 type work struct {
 	asked    atomic.Bool // its context was asked whether it has ended, or another was made of it
 	returned chan struct{}
-	early    bool // it returned before it was told to: goroutines of its own may work on. Written before returned closes
+	early    bool // it returned before it was asked to: goroutines of its own may work on. Written before returned closes
 }
 
 func newWork() *work { return &work{returned: make(chan struct{})} }

@@ -138,7 +138,7 @@ func TestACallbackThatReturnsAtOnceGoesOnLeading(t *testing.T) {
 	})
 }
 
-func TestACallbackThatReturnedAtOnceIsToldOfALossAtOnce(t *testing.T) {
+func TestTheCtxOfACallbackThatReturnedAtOnceEndsAtOnceOnALoss(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		defer lock.SetExit(func(int) { t.Error("exits, though the callback has returned") })()
 		a := f.start("a", backgrounds, drains(4*time.Second))

@@ -18,7 +18,7 @@
 //	elector_handover_seconds        how long nobody led before this process did
 //	elector_requests_total          requests, by verb and outcome
 //
-// The file alerts.yaml beside this package has alerts on them, and README.md says why they are as they are.
+// The file alerts.yaml in this folder has alerts on them, and README.md says why they are as they are.
 package metrics
 
 import (
@@ -61,7 +61,7 @@ var (
 	ratios = []float64{.05, .1, .15, .2, .25, .3, .4, .5, .6, .65, .7, .75, .8}
 )
 
-// A Collector counts what electors tell it, for Prometheus to scrape. Make it with New. Its methods may be called from
+// A Collector counts what electors report, for Prometheus to scrape. Make it with New. Its methods may be called from
 // any goroutine.
 //
 // Where several candidates for the same Lease are in one process, as in tests, give each a Collector of its own, or
@@ -121,7 +121,7 @@ func (c *Collector) Term(lease types.NamespacedName, term elector.Term) {
 	c.terms.WithLabelValues(lease.Namespace, lease.Name).Inc()
 }
 
-// begin makes the series that alerts look at: increase() does not see a counter appear with its first event.
+// begin makes the series that alerts read: increase() does not see a counter appear with its first event.
 func (c *Collector) begin(lease types.NamespacedName) {
 	c.terms.WithLabelValues(lease.Namespace, lease.Name)
 	c.overruns.WithLabelValues(lease.Namespace, lease.Name)
@@ -169,7 +169,7 @@ func (c *Collector) Request(lease types.NamespacedName, verb string, err error) 
 }
 
 // Describe describes nothing, which makes this an unchecked Collector: controller-runtime's registry already has a
-// leader_election_master_status with fewer labels, and would refuse one that is described. So do not register a
+// leader_election_master_status with fewer labels, and would refuse a Collector that is described. So do not register a
 // Collector twice: nothing would refuse that but the scrape.
 func (c *Collector) Describe(chan<- *prometheus.Desc) {}
 

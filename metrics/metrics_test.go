@@ -94,7 +94,7 @@ func (s *shop) join(who string, change ...func(*elector.Options)) *replica {
 	return r
 }
 
-// twoReplicas starts two and tells which leads.
+// twoReplicas starts two, and returns which leads.
 func (s *shop) twoReplicas(change ...func(*elector.Options)) (leader, standby *replica) {
 	s.Helper()
 	leader, standby = s.join("a", change...), s.join("b", change...)
@@ -106,7 +106,7 @@ func (s *shop) twoReplicas(change ...func(*elector.Options)) (leader, standby *r
 	return leader, standby
 }
 
-// scrape returns the one metric of the family that has the labels, given as "label=value", beside those of the Lease.
+// scrape returns the one metric of the family that has the labels, given as "label=value", besides those of the Lease.
 func (r *replica) scrape(family string, labels ...string) *dto.Metric {
 	r.shop.Helper()
 	labels = append(labels, "namespace="+lease.Namespace, "name="+lease.Name)
@@ -171,7 +171,7 @@ func TestOneOfSeveralReplicasShowsThatItLeads(t *testing.T) {
 	})
 }
 
-// Nothing tells the Collector of the end: the scrape is all that happens.
+// Nothing reports the end to the Collector: the scrape is all that happens.
 func TestACutOffLeaderShowsZeroFromItsDeadlineOn(t *testing.T) {
 	inShop(t, func(s *shop) {
 		leader, _ := s.twoReplicas()
@@ -473,7 +473,7 @@ func TestOneCollectorServesTheElectorsOfAProcess(t *testing.T) {
 	})
 }
 
-// For the race detector: in real time, scrapes beside an election whose terms keep changing.
+// For the race detector: in real time, scrapes during an election whose terms keep changing.
 func TestScrapesRaceTheElection(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()

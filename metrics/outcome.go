@@ -9,7 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// expected are the outcomes that are there with 0 from the beginning: those that alerts look at, and success.
+// expected are the outcomes that are there with 0 from the beginning: those that alerts read, and success.
 var expected = []string{"success", "not_found", "unauthorized", "forbidden"}
 
 // outcome is the value of the label of that name: one of a fixed set, whatever the error says.

@@ -42,10 +42,11 @@
 #define EDITS 8    /* an outside hand edits its holder */
 #define BLURS 16   /* an outside hand rewrites the record in its holder's name: cuts digits of its times, or drops them */
 #define REPLAYS 32 /* an outside hand writes an older state of a candidate's term over the record */
+#define RESTORES 64 /* the API goes back to a snapshot, once: the record, its version, and the versions to come */
 #ifndef KINDS
 #define KINDS 15
 #endif
-#if (KINDS & 48) || defined(STATEDIR)
+#if (KINDS & 112) || defined(STATEDIR)
 #define TIMES /* acquireTime matters; elsewhere it would only make more states */
 #endif
 #define FAULT(kind) (faults > 0 && (KINDS & kind))
@@ -72,7 +73,12 @@
 #define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
 #define REPLY(i) (5 + i) /* a reply on its way to candidate i */
 #define OVERDUE(i) (7 + i) /* TWO: a reply on its way, of the older of two writes */
+#if KINDS & 64
+#define SNAP 9 /* what the API may go back to */
+#define RECORDS 10
+#else
 #define RECORDS 9
+#endif
 
 bool exists[RECORDS];
 byte holder[RECORDS];
@@ -82,19 +88,26 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
-#define WROTE(i) (9 + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (11 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
-#define DOUBT(i) (13 + i) /* ... a take or renewal sent since; */
-#define DOUBTF(i) (15 + i) /* ... a release sent since */
-#define CALLED(i) (17 + i) /* what the request under way writes */
-#define GHOST(i) (19 + i)  /* what a request that was given up still may write */
-#define FILED(i) (21 + i)  /* acq only, STATEDIR: what the file says */
-#define DEAD(i) (23 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
-#define WRITES 25
+#define WROTE(i) (RECORDS + i)  /* tenure.wrote: the last one known to have been applied */
+#define KEPT(i) (RECORDS + 2 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
+#define DOUBT(i) (RECORDS + 4 + i) /* ... a take or renewal sent since; */
+#define DOUBTF(i) (RECORDS + 6 + i) /* ... a release sent since */
+#define CALLED(i) (RECORDS + 8 + i) /* what the request under way writes */
+#define GHOST(i) (RECORDS + 10 + i)  /* what a request that was given up still may write */
+#define FILED(i) (RECORDS + 12 + i)  /* acq only, STATEDIR: what the file says */
+#define DEAD(i) (RECORDS + 14 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
+#define WRITES (RECORDS + 16)
 #define NEWEST 8  /* the version of the API */
-#define SHARED 9  /* names of writes up to this are known to all */
-#define FRESH 15  /* a write that is new */
-#define ALIEN 16  /* a write of an outside hand that changed the times */
+#define UNDONE 10 /* versions from this on are higher than the API's: a restore has undone them. The highest of them is */
+#define LAST 14
+#ifdef REPEATS
+#define AHEAD LAST /* a documented limit: the version is one that was undone, so a PUT on what was undone fits */
+#else
+#define AHEAD 15  /* a version above all of these */
+#endif
+#define SHARED 10 /* names of writes up to this are known to all */
+#define FRESH 17  /* a write that is new */
+#define ALIEN 18  /* a write of an outside hand that changed the times */
 byte write[WRITES];
 byte acq[WRITES]; /* acquireTime: which write began the term; 0: none that can be known, as digits were cut or it was dropped */
 
@@ -113,11 +126,13 @@ bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
 byte patience[2]; /* until observed.expires, by the candidate's own clock */
 byte age[2];      /* since tenure.sent, by the candidate's own clock */
+byte doubted[2];  /* while it runs: since tenure.doubtedSent, when the renewal in DOUBT was first sent, by the same clock */
 
 mtype call[2] = none; /* one request at a time */
 bool done[2];  /* it was applied, and the reply is on its way */
 bool post[2];  /* it is a POST, applied if there is no Lease; otherwise a PUT, applied if the record is still the one seen */
 byte called[2]; /* the age of the request, by the candidate's own clock */
+byte parked[2]; /* 1: it is a PUT on the record that is in the snapshot, and not the API's now; 2: which a restore has brought back */
 
 mtype ghost[2] = none; /* a request that was given up and still is on its way; one a candidate */
 bool gpost[2];
@@ -167,6 +182,9 @@ byte lock[2];
 /* ---- The world ---- */
 
 byte faults = FAULTS;
+mtype = { untaken, current, past, restored };
+mtype snap = untaken; /* a snapshot: not taken; of the record as it is; of an older one; used */
+bool ahead; /* after a restore: the next version is higher than those undone, as other objects have versions, too */
 byte even = DRIFT; /* ticks of candidate 0's clock since it stood still */
 bool born;         /* there has been a Lease */
 
@@ -175,7 +193,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted, proved, late;
+bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -188,6 +206,10 @@ bool led[2], ghosted, putback, adopted, proved, late;
 #define reached (proved && runs(0))
 #elif REACH == 7 /* the older of two writes has won */
 #define reached (late && (runs(0) || runs(1)))
+#elif REACH == 8 /* a renewal has counted because it was seen, and another has led since */
+#define reached (counted[0] && runs(1))
+#elif REACH == 9 /* 0 led at a restore, and 1 has led since */
+#define reached (caught && runs(1))
 #else /* 5: both have led, and it is led after a deletion */
 #define reached (putback && led[0] && led[1] && (runs(0) || runs(1)))
 #endif
@@ -198,7 +220,7 @@ bool led[2], ghosted, putback, adopted, proved, late;
 byte j, n, w; /* scratch, 0 between steps */
 
 /* canon gives one name to states that nobody can tell apart. Versions are only compared, and by one candidate at a time,
-   with the API's the highest: so they become ranks in each candidate's slots. Of writes it only matters which are the
+   with the API's the highest but for those that a restore has undone: so they become ranks in each candidate's slots. Of writes it only matters which are the
    same: those in the API, and those that may still get there, are told apart by all; others by the candidate alone that
    has seen them. Of UIDs it only matters whether they are the API's. In C because it is most of the work. */
 c_code {
@@ -211,7 +233,7 @@ c_code {
 			unsigned char lower = 0; /* how many different versions below this one */
 			for (m = 0; m < 4; m++)
 				if (*v[m] && *v[m] < *v[k] && !(m > 0 && *v[m] == *v[0]) && !(m > 1 && *v[m] == *v[1]) && !(m > 2 && *v[m] == *v[2])) lower++;
-			t[k] = *v[k] == 0 ? 0 : *v[k] == now.ver[API] ? NEWEST : 1 + lower;
+			t[k] = *v[k] == 0 ? 0 : *v[k] == now.ver[API] ? NEWEST : *v[k] < now.ver[API] ? 1 + lower : *v[k] == LAST ? LAST : UNDONE + lower;
 		}
 		for (k = 0; k < 4; k++) *v[k] = t[k];
 	}
@@ -228,9 +250,17 @@ c_code {
 
 		for (i = 0; i < 2; i++) rankOf(i);
 		if (now.ver[API]) now.ver[API] = NEWEST;
+#if KINDS & 64
+		for (k = 0; k < RECORDS && now.ver[k] <= NEWEST; k++) ;
+		if (k == RECORDS) now.ahead = 0; /* nobody knows any more what was undone */
+		now.ver[SNAP] = 0;
+#endif
 
 		memset(nameOf, 0, sizeof nameOf); names = 0;
 		name(API);
+#if KINDS & 64
+		name(SNAP);
+#endif
 		for (i = 0; i < 2; i++) { name(CALLED(i)); name(GHOST(i)); name(DOUBT(i)); name(DOUBTF(i)); }
 		memcpy(shared, nameOf, sizeof shared);
 		for (i = 0; i < 2; i++) {
@@ -239,7 +269,7 @@ c_code {
 		}
 
 		/* Of acquireTimes, too, it only matters which are the same. */
-#if defined(STATEDIR) && !(KINDS & 48) && !defined(DROP_S12_TIMES)
+#if defined(STATEDIR) && !(KINDS & 112) && !defined(DROP_S12_TIMES)
 		/* Here only which are those of the files. One that is nowhere else any more never comes back. */
 		for (k = 0; k < WRITES; k++) {
 			int m, used = 0;
@@ -282,7 +312,7 @@ inline clear(r) {
 }
 
 inline hangUp(i) {
-	call[i] = none; done[i] = 0; post[i] = 0; called[i] = 0;
+	call[i] = none; done[i] = 0; post[i] = 0; called[i] = 0; parked[i] = 0;
 	write[CALLED(i)] = 0; acq[CALLED(i)] = 0; clear(REPLY(i))
 }
 
@@ -297,11 +327,12 @@ inline ignore(i) {
    and at the next the watch ends after that. So events are late or lost at no cost in faults. The writer (2: none) is
    not told of its own write: the reply tells it, or a look. */
 inline notify(writer) {
-	ver[API] = NEWEST + 1;
+	ver[API] = (ahead -> AHEAD : NEWEST + 1);
 	for (j : 0 .. 1) {
 #ifndef DROP_S4
 		if
-		:: call[j] != none && j != writer && !post[j] && !done[j] -> stale[j] = 1; hangUp(j) /* a conflict, now certain */
+		:: snap == current && call[j] != none && j != writer && !post[j] && !done[j] -> parked[j] = 1
+		:: !(snap == current || parked[j] == 1) && call[j] != none && j != writer && !post[j] && !done[j] -> stale[j] = 1; hangUp(j) /* a conflict, now certain */
 		:: else
 		fi;
 		if
@@ -314,7 +345,7 @@ inline notify(writer) {
 		fi;
 #endif
 		if
-		:: j != writer && news[j] == nothing ->
+		:: j != writer && news[j] == nothing && !cut[j] ->
 			copy(API, NEWS(j));
 			if
 			:: exists[API] -> news[j] = changed
@@ -323,7 +354,8 @@ inline notify(writer) {
 		:: j != writer && news[j] != nothing -> cut[j] = 1
 		:: else
 		fi
-	}
+	};
+	snap = (snap == current -> past : snap)
 }
 
 /* applicable: S4, every write is conditional. A PUT that a change has overtaken is gone already (see notify, send). */
@@ -352,7 +384,7 @@ inline apply(i, kind, by, since) {
 }
 
 #define under(i) (call[i] != none && !done[i])
-#define goesThrough(i) (applicable(post[i]) && !outside(i, call[i], post[i]))
+#define goesThrough(i) (applicable(post[i]) && parked[i] != 1 && !outside(i, call[i], post[i]))
 
 proctype Server(bit i) { /* one for each candidate */
 	do
@@ -433,10 +465,76 @@ inline replay(i) {
 	notify(2); canon()
 }
 
+#if KINDS & 64
+/* told: what a restore undoes, candidate i has seen, or it is its own write whose reply will tell it. Who has not is not
+   bound by it: a documented limit. So the restore happens only when both have, and both are judged. A renewal that only
+   its holder knows of was seen by nobody who could wait for it. */
+#ifdef UNSEEN
+#define told(i) true
+#else
+#define told(i) ((looked[i] && ver[SEEN(i)] == ver[API]) || (done[i] && ver[REPLY(i)] == ver[API]))
+#endif
+
+/* fitting: a release that was sent before the restore may still fit. A documented limit: if the API's versions have by then
+   overtaken those that were undone, it frees the Lease. Nobody can tell that from a release by the last holder. */
+#ifdef LATE_RELEASE
+#define fitting(i) false
+#else
+#define fitting(i) (under(i) && call[i] == free && parked[i] == 2)
+#endif
+
+/* undo gives a version that a restore has undone a rank above those to come. */
+inline undo(r) {
+	if
+	:: ver[r] != 0 -> ver[r] = (ver[r] == ver[API] -> LAST : UNDONE + ver[r])
+	:: else
+	fi
+}
+
+/* restore: the API goes back, and every watch ends: what was on its way is lost, and when that is noticed is open (see
+   Candidate). A write on what was undone can only conflict; one on what is back may fit. */
+inline restore() {
+	for (j : 0 .. 1) {
+		undo(SEEN(j)); undo(REPLY(j));
+		news[j] = nothing; clear(NEWS(j)); cut[j] = 1;
+		if
+		:: parked[j] == 1 -> parked[j] = 2
+		:: parked[j] == 0 && call[j] != none && !post[j] && !done[j] -> stale[j] = 1; hangUp(j)
+		:: else
+		fi
+	};
+	copy(SNAP, API); ver[API] = NEWEST;
+	clear(SNAP); snap = restored;
+#ifdef REACH
+	caught = runs(0)
+#endif
+}
+#endif
+
 proctype Hand() {
 	do
+#if KINDS & 64
+	:: d_step { FAULT(RESTORES) && snap == untaken ->
+		printf("HAND: takes a snapshot of the API\n");
+		copy(API, SNAP); snap = current; canon() }
+	:: d_step { FAULT(RESTORES) && snap == past &&
+#ifdef DELETED
+		faults == 1 && /* two faults: a deletion, and then the restore */
+#endif
+		told(0) && told(1) ->
+		faults--;
+		printf("HAND: restores the API from the snapshot\n");
+		restore(); canon() }
+	:: d_step { snap == restored && !ahead && !fitting(0) && !fitting(1) ->
+		printf("HAND: the API's versions overtake those that were undone\n");
+		ahead = 1; canon() }
+#endif
 #ifndef NO_DELETE
-	:: d_step { FAULT(DELETES) && exists[API] ->
+	:: d_step { FAULT(DELETES) && exists[API] &&
+#ifdef DELETED
+		faults == 2 &&
+#endif
+		true ->
 		faults--;
 		printf("HAND: deletes the Lease\n");
 		for (j : 0 .. 1) { blind[j] = blind[j] || !exists[SEEN(j)] }
@@ -477,7 +575,7 @@ proctype Hand() {
 #define inTerm(i) runs(i)
 #endif
 #define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
-#if !(KINDS & 48)
+#if !(KINDS & 112)
 #define byTerm(i) false
 #else
 #define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
@@ -513,6 +611,10 @@ inline strange(i) {
 #endif
 }
 
+/* seenApplied: a holder sees its last renewal, just as it was written. So that was applied, although its reply was lost. */
+#define seenApplied(i) (runs(i) && !overtaken[i] && exists[SEEN(i)] && write[DOUBT(i)] != 0 && write[SEEN(i)] == write[DOUBT(i)] && \
+	holder[SEEN(i)] == NAME(i))
+
 inline settle(i) {
 #if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
 	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
@@ -537,22 +639,42 @@ inline settle(i) {
 	fi;
 #endif
 	if
-	:: exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
+	:: seenApplied(i) -> /* S1: it counts from when it was first sent, as any of its repetitions may be what was applied */
+		write[WROTE(i)] = write[SEEN(i)]; acq[WROTE(i)] = acq[SEEN(i)]; write[KEPT(i)] = 0;
+#ifdef DROP_S1_SEEN
+		age[i] = 0;
+#else
+		age[i] = doubted[i];
+#endif
+#ifdef REACH
+		counted[i] = 1;
+#endif
+	:: !seenApplied(i) && exists[SEEN(i)] && doubts(i, write[SEEN(i)]) -> write[KEPT(i)] = write[SEEN(i)]
 	:: else -> write[KEPT(i)] = 0
 	fi;
-	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0
+	write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; acq[DOUBT(i)] = 0; doubted[i] = 0
 }
 
-/* see takes in record r, unless something newer has been seen. */
-inline see(i, r) {
+/* back: S3, an older record takes nothing back that a newer one has promised, nor if the newer one was deleted. */
+#if !(KINDS & 64) || defined(DROP_S3_BACK)
+#define back(i, r) false
+#elif defined(DROP_S3_DELETED)
+#define back(i, r) (exists[SEEN(i)] && ver[r] < ver[SEEN(i)] && holder[r] == NOBODY)
+#else
+#define back(i, r) (ver[r] < ver[SEEN(i)] && holder[r] == NOBODY)
+#endif
+
+/* see takes in record r, unless something newer has been seen. If it was asked for since, it is the API that has gone back. */
+inline see(i, r, asked) {
 	if
-	:: ver[r] < ver[SEEN(i)] -> skip
+	:: ver[r] < ver[SEEN(i)] && !(asked) -> skip
 	:: else ->
 		w = ends(i, r);
 		n = (write[r] != write[SEEN(i)]); /* renewed */
 		if
-		:: released(r) && n -> patience[i] = 0
-		:: !(released(r) && n) && exists[SEEN(i)] && uid[r] == uid[SEEN(i)] && !n &&
+		:: back(i, r) -> skip
+		:: !back(i, r) && released(r) && n -> patience[i] = 0
+		:: !back(i, r) && !(released(r) && n) && exists[SEEN(i)] && uid[r] == uid[SEEN(i)] && !n &&
 			holder[r] == holder[SEEN(i)] && duration[r] == duration[SEEN(i)] -> skip /* no renewal */
 		:: else ->
 			if
@@ -611,9 +733,12 @@ inline gone(i, v) {
 #ifdef DROP_S4
 #define hopeless(i) false
 #else
-#define hopeless(i) (exists[SEEN(i)] && ver[SEEN(i)] != ver[API])
+#define hopeless(i) (exists[SEEN(i)] && (ver[SEEN(i)] != ver[API] || uid[SEEN(i)] != uid[API]))
 #endif
 inline send(i, kind) {
+#ifdef DROP_S1_LAST
+	doubted[i] = 0; /* a write that is seen counts from its last sending */
+#endif
 	if
 	:: hopeless(i) -> stale[i] = 1
 	:: else ->
@@ -664,7 +789,7 @@ inline watch(i) {
 }
 
 inline forget(i) {
-	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
+	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; doubted[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
 }
 
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
@@ -690,14 +815,20 @@ inline start(i) {
 
 /* applied takes in that a write, sent since ago, was applied. S1: authority counts from then, however late the reply. */
 inline applied(i, kind, isPost, by, r, since) {
+	j = doubts(i, by); /* nothing newer was seen since it was sent */
 	if
 #ifndef DROP_S6_POST
 	/* S6: while the POST was on its way something else was seen (see settle). Another may lead by it: this is no win. */
 	:: kind == take && isPost && !doubts(i, by) -> forget(i)
 #endif
+#if (KINDS & 64) && !defined(DROP_S6_PUT)
+	/* So may another by a record that was undone, if this is a PUT that fits again. */
+	:: kind == take && !isPost && !doubts(i, by) -> forget(i)
+	:: kind != take && overtaken[i] -> skip
+#endif
 	:: else ->
 		write[WROTE(i)] = write[r]; acq[WROTE(i)] = acq[r]; acq[DOUBT(i)] = 0;
-		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0;
+		write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; doubted[i] = 0;
 #ifdef DROP_S1
 		age[i] = 0;
 #else
@@ -707,7 +838,7 @@ inline applied(i, kind, isPost, by, r, since) {
 		putback = putback || (kind == renew && isPost);
 #endif
 	fi;
-	see(i, r);
+	see(i, r, j);
 	strange(i);
 	if
 	:: phase[i] == standby && write[WROTE(i)] != 0 && kind == take && holder[SEEN(i)] == NAME(i) &&
@@ -722,7 +853,7 @@ proctype Candidate(bit i) {
 	:: d_step { call[i] == none && (!looked[i] || stale[i]) ->
 		printf("%d: looks\n", i);
 		if
-		:: exists[API] -> see(i, API)
+		:: exists[API] -> see(i, API, true)
 		:: else -> gone(i, 0)
 		fi;
 		canon() }
@@ -772,7 +903,7 @@ proctype Candidate(bit i) {
 		send(i, renew) }
 	:: d_step { runs(i) ->
 		printf("%d: HAS RETURNED\n", i);
-		phase[i] = releasing; age[i] = 0 }
+		phase[i] = releasing; age[i] = 0; doubted[i] = 0 }
 
 	/* letGo: S8, release after the callback has returned and only what is ours. */
 	:: d_step { call[i] == none && !stale[i] && exists[SEEN(i)] && !released(SEEN(i)) &&
@@ -837,9 +968,14 @@ proctype Candidate(bit i) {
 		becomeGhost(i); crash(i) }
 
 	/* The watch: events arrive at any time. */
+#if KINDS & 64
+	:: d_step { news[i] == nothing && cut[i] ->
+		printf("%d: opens its watch anew\n", i);
+		watch(i); canon() }
+#endif
 	:: d_step { news[i] == changed ->
 		printf("%d: is told of a change\n", i);
-		see(i, NEWS(i)); watch(i); canon() }
+		see(i, NEWS(i), false); watch(i); canon() }
 	:: d_step { news[i] == deleted ->
 		printf("%d: is told of the deletion\n", i);
 		gone(i, ver[NEWS(i)]); watch(i); canon() }
@@ -853,6 +989,10 @@ proctype Candidate(bit i) {
 #define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
 
 inline tick(i) {
+	if
+	:: runs(i) && write[DOUBT(i)] != 0 -> doubted[i]++
+	:: else
+	fi;
 	if
 	:: write[WROTE(i)] != 0 && phase[i] != releasing && (phase[i] != standby || age[i] < RD(i)) -> age[i]++
 	:: else

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
@@ -36,6 +41,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/electortest"
 )
 
 func TestMain(m *testing.M) {
@@ -192,10 +200,10 @@ func TestEachTermReconcilesAndLeavesNothingBehind(t *testing.T) {
 
 // settled is the number of goroutines when it does not fall any more.
 func settled() int {
-	n := runtime.NumGoroutine()
+	n := goruntime.NumGoroutine()
 	for still := 0; still < 8; still++ {
 		time.Sleep(100 * time.Millisecond) // a queue looks every 500 ms whether it was shut down
-		if now := runtime.NumGoroutine(); now < n {
+		if now := goruntime.NumGoroutine(); now < n {
 			n, still = now, 0
 		}
 	}
@@ -341,6 +349,56 @@ func TestASecondClusterIsLeftAsItWas(t *testing.T) {
 	foreign, err := cluster.New(&rest.Config{})
 	require.NoError(t, err)
 	require.ErrorContains(t, mgr.Add(foreign), "Manager.NewCluster")
+}
+
+func TestWritesToASecondClusterPassTheGate(t *testing.T) {
+	var written atomic.Int64
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		written.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer api.Close()
+	var cl cluster.Cluster
+	write := func(ctx context.Context) error {
+		return cl.GetClient().Update(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "settings"}})
+	}
+	inTerm := make(chan error)
+	mgr, _ := newManager(t, func(mgr manager.Manager) error {
+		return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+			inTerm <- write(ctx)
+			inTerm <- write(context.Background())
+			<-ctx.Done()
+			inTerm <- write(context.WithoutCancel(ctx))
+			return nil
+		}))
+	})
+	leases := electortest.NewServer()
+	defer leases.Close()
+	var err error
+	mgr.elector, err = elector.New(leases.Client("a").CoordinationV1(), elector.Options{Namespace: "shop", Name: "orders", Run: mgr.runTerm})
+	require.NoError(t, err)
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("ConfigMap"), meta.RESTScopeNamespace)
+	cl, err = mgr.NewCluster(&rest.Config{Host: api.URL, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON}}, func(o *cluster.Options) {
+		o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil }
+	})
+	require.NoError(t, err)
+
+	require.ErrorIs(t, write(t.Context()), elector.ErrNotLeader, "on a standby")
+	require.Zero(t, written.Load())
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	returned := make(chan error, 1)
+	go func() { returned <- mgr.elector.Run(ctx) }()
+	require.NoError(t, <-inTerm)
+	require.NoError(t, <-inTerm, "without the term's ctx")
+	require.EqualValues(t, 2, written.Load())
+	stop()
+	require.NoError(t, <-inTerm, "while it drains")
+	require.NoError(t, <-returned)
+	require.ErrorIs(t, write(t.Context()), elector.ErrNotLeader, "after the term")
+	require.EqualValues(t, 3, written.Load())
 }
 
 func TestTheBacklogIsLeftToTheNextLeader(t *testing.T) {

@@ -19,20 +19,23 @@ import (
 // The guard is a second process of this binary that holds the program's deadline, for elector run itself may be frozen
 // or dead when it comes. Elector writes lines to the guard's standard input:
 //
-//	group <pgid>   guard this process group; answered by a line
-//	until <ns>     kill it at this time of sharedClock
-//	done           the group is gone: exit
+//	group <pgid>   guard this process group
+//	until <ns>     kill it at this time of sharedClock; answered by the same line
 //
-// At the deadline, and when the input ends without a "done", the guard kills the group and what else descends from
-// elector. The times are absolute and of a clock that all processes share: so a line that was held up on its way, in a
-// frozen elector or in the pipe, grants nothing.
+// At the deadline, and when the input ends, the guard kills the group and what else descends from elector. When the
+// group is gone, elector kills the guard. The times are absolute and of a clock that all processes share: so a line that
+// was held up on its way, in a frozen elector or in the pipe, grants nothing.
 
 // A guard is elector's end of it.
 type guard struct {
-	pid    int
-	end    <-chan syscall.WaitStatus
-	input  *os.File
-	answer *os.File
+	nursery *nursery
+	pid     int
+	end     <-chan syscall.WaitStatus
+	input   *os.File
+	answers *os.File
+
+	answered chan struct{} // holds a token when an answer has come since it was last read; closed when the guard has ended
+	heard    time.Time     // when an answer was last read
 }
 
 func startGuard(n *nursery, binary string) (*guard, error) {
@@ -46,7 +49,7 @@ func startGuard(n *nursery, binary string) (*guard, error) {
 	}
 	defer input.Close()
 	defer output.Close()
-	g := &guard{input: toGuard, answer: fromGuard}
+	g := &guard{nursery: n, input: toGuard, answers: fromGuard, answered: make(chan struct{}, 1)}
 	g.pid, g.end, err = n.start(binary, []string{binary, guardHelper, strconv.Itoa(os.Getpid())}, &os.ProcAttr{
 		Files: []*os.File{input, output, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setpgid: true}, // a terminal's Ctrl-C and Ctrl-Z are not for it
@@ -54,19 +57,34 @@ func startGuard(n *nursery, binary string) (*guard, error) {
 	if err != nil {
 		return nil, errors.Join(err, toGuard.Close(), fromGuard.Close())
 	}
+	go g.listen()
 	return g, nil
+}
+
+func (g *guard) listen() {
+	defer close(g.answered)
+	for s := bufio.NewScanner(g.answers); s.Scan(); {
+		select {
+		case g.answered <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // watch hands the group to the guard, and returns when the guard has it.
 func (g *guard) watch(ctx context.Context, group int, deadline time.Time) error {
-	g.extend(deadline)
 	fmt.Fprintf(g.input, "group %d\n", group)
-	stop := context.AfterFunc(ctx, func() { _ = g.answer.SetReadDeadline(time.Now()) })
-	defer stop()
-	if _, err := bufio.NewReader(g.answer).ReadString('\n'); err != nil {
-		return fmt.Errorf("the guard process does not answer: %w", err)
+	g.extend(deadline)
+	select {
+	case _, ok := <-g.answered:
+		if !ok {
+			return errors.New("the guard process has died")
+		}
+		g.heard = time.Now()
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the guard process does not answer: %w", context.Cause(ctx))
 	}
-	return nil
 }
 
 // extend moves the deadline. The shared clock is read first: if this process is frozen between the two, the deadline
@@ -78,12 +96,21 @@ func (g *guard) extend(deadline time.Time) {
 	fmt.Fprintf(g.input, "until %d\n", at)
 }
 
-// dismiss ends the guard: the group is gone.
+// silent reports whether the guard has not answered for so long. A guard that has died is not silent: its end is known.
+func (g *guard) silent(long time.Duration) bool {
+	select {
+	case <-g.answered:
+		g.heard = time.Now()
+	default:
+	}
+	return time.Since(g.heard) > long
+}
+
+// dismiss ends the guard, a stopped one too.
 func (g *guard) dismiss() {
-	_ = g.input.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-	fmt.Fprintln(g.input, "done")
+	g.nursery.signal(g.pid, syscall.SIGKILL)
 	_ = g.input.Close()
-	_ = g.answer.Close()
+	_ = g.answers.Close()
 }
 
 // runGuard is the guard process.
@@ -121,11 +148,9 @@ func runGuard(args []string) int {
 				return 0
 			case verb == "until":
 				until = time.Duration(n)
+				fmt.Println(line)
 			case verb == "group":
 				group = int(n)
-				fmt.Println("guarding")
-			case verb == "done":
-				return 0
 			}
 		}
 	}

@@ -15,12 +15,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/elector-go/elector/e2e/cluster"
 )
@@ -29,13 +32,19 @@ const user = "runner"
 
 var shared *cluster.Cluster
 
-// TestMain is also elector itself: the tests start this binary with asElector set.
-const asElector = "ELECTOR_TEST_AS_ELECTOR"
+// TestMain is also elector itself, and a part of it: the tests start this binary with one of these set.
+const (
+	asElector = "ELECTOR_TEST_AS_ELECTOR"
+	asNursery = "ELECTOR_TEST_AS_NURSERY"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asElector) != "" {
 		main()
 		return
+	}
+	if os.Getenv(asNursery) != "" {
+		os.Exit(beNursery())
 	}
 	os.Exit(withCluster(m))
 }
@@ -71,9 +80,12 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ.
+var namespaces atomic.Int64
+
+// namespaceOf makes a namespace's name of a test's: the end of it, by which subtests differ, and a number, because with
+// -count a test runs more than once.
 func namespaceOf(t *testing.T) string {
-	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	name := fmt.Sprintf("%s-%d", strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")), namespaces.Add(1))
 	return strings.Trim(name[max(0, len(name)-63):], "-")
 }
 
@@ -157,7 +169,7 @@ func (r *replica) pid(name string) int {
 	})
 	_, after, _ := strings.Cut(r.String(), name+"=")
 	number, _, _ := strings.Cut(after, "\n")
-	pid, err := strconv.Atoi(number)
+	pid, err := strconv.Atoi(strings.TrimSpace(number)) // a terminal ends lines by two characters
 	require.NoError(r.s.t, err)
 	return pid
 }
@@ -274,6 +286,37 @@ func TestAFrozenElectorAndProgramAreBothOutlivedByTheGuard(t *testing.T) {
 	standby.pid("leading")
 }
 
+func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"Frozen": syscall.SIGSTOP, "Killed": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			leader, standby, pid := s.pair(polite, short6...)
+			guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+			at := time.Now()
+			require.NoError(t, syscall.Kill(guard, sig))
+			t.Logf("figure: %v of the guard to the end of the program: %v", sig, s.gone(pid).Sub(at).Round(time.Millisecond))
+			require.Equal(t, 125, leader.exitCode())
+			require.Contains(t, leader.String(), "the guard process has died, or did not answer")
+			s.gone(guard)
+			standby.pid("leading")
+		})
+	}
+}
+
+// What is left is the kernel: it kills the first process with its parent. Its children go on.
+func TestWithoutElectorAndGuardTheKernelKillsTheProgram(t *testing.T) {
+	s := newStage(t)
+	leader, standby, pid := s.pair(polite, short6...)
+	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+	at := time.Now()
+	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP)) // or it would be the first to see the end of elector
+	leader.signal(syscall.SIGKILL)
+	require.NoError(t, syscall.Kill(guard, syscall.SIGKILL))
+	t.Logf("figure: SIGKILL of elector and its guard to the end of the program: %v", s.gone(pid).Sub(at).Round(time.Millisecond))
+	require.NotContains(t, standby.String(), "leading=", "two programs at once")
+	standby.pid("leading")
+}
+
 func TestAFrozenProgramEndsOnSIGTERM(t *testing.T) {
 	s := newStage(t)
 	leader, _, pid := s.pair(polite)
@@ -381,34 +424,108 @@ func TestWithRestartItCampaignsAgain(t *testing.T) {
 	r.exitCode()
 }
 
-// A terminal is what script(1) makes; Ctrl-C is typed into it.
-func TestCtrlCOnATerminalEndsTheProgram(t *testing.T) {
-	if _, err := exec.LookPath("script"); err != nil {
-		t.Skip("no script(1) to make a terminal with")
-	}
+// As in a container without an init.
+func TestAsPID1(t *testing.T) {
 	s := newStage(t)
-	inner := s.command("run", "--lease", s.namespace+"/batch", "--", "sh", "-c", `echo leading=$$; read line; echo "read $line"; sleep 999`)
-	cmd := exec.Command("script", "-qec", shellQuote(inner.Args), "/dev/null")
-	cmd.Env = inner.Env
-	stdin, err := cmd.StdinPipe()
-	require.NoError(t, err)
+	namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if out, err := exec.Command(namespace[0], append(namespace[1:], "true")...).CombinedOutput(); err != nil {
+		namespace = []string{"unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"}
+		if exec.Command(namespace[0], append(namespace[1:], "true")...).Run() != nil {
+			t.Skipf("this system gives no namespace of process numbers: %v %s", err, out)
+		}
+	}
+	const script = `trap 'echo got USR1' USR1; trap 'echo got TERM; exit 0' TERM
+		(sleep 1 &) # an orphan
+		echo leading=$$ elector=$PPID
+		while :; do sleep 0.05; done`
+	cmd := s.command(append(namespace[1:], os.Args[0], "run", "--lease", s.namespace+"/batch", "--", "sh", "-c", script)...)
+	cmd.Path, _ = exec.LookPath(namespace[0])
+	cmd.Args[0] = namespace[0]
 	r := s.start(cmd)
-	r.says("leading=")
-	_, err = io.WriteString(stdin, "a line\n")
-	require.NoError(t, err)
-	r.says("read a line") // the program reads from the terminal
-	_, err = stdin.Write([]byte{3})
-	require.NoError(t, err)
-	require.Equal(t, 130, r.exitCode())
+	r.says(" elector=1\n")
+	self := r.child(r.cmd.Process.Pid, os.Args[0], "run")
+	orphan := r.child(self, "sleep", "1")
+	s.within("the orphan to be gone, and to be no zombie", func() bool { return !exists(fmt.Sprintf("/proc/%d", orphan)) })
+	require.NoError(t, syscall.Kill(self, syscall.SIGUSR1))
+	r.says("got USR1")
+	require.NoError(t, syscall.Kill(self, syscall.SIGTERM))
+	require.Zero(t, r.exitCode())
+	require.Contains(t, r.String(), "got TERM")
 	require.Empty(t, s.holder())
 }
 
-func shellQuote(args []string) string {
-	var quoted []string
-	for _, a := range args {
-		quoted = append(quoted, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+// child waits for a child process whose command line begins with the words.
+func (r *replica) child(parent int, words ...string) (pid int) {
+	r.s.t.Helper()
+	r.s.within(strings.Join(words, " "), func() bool {
+		for _, p := range processes() {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+			if p.parent == parent && strings.HasPrefix(string(line), strings.Join(words, "\x00")) {
+				pid = p.pid
+			}
+		}
+		return pid != 0
+	})
+	return pid
+}
+
+// The kubeconfigs of most clouds name a program that fetches the credentials. It is a child of elector's, but not a
+// process of the program.
+func TestACredentialPluginIsNotEndedWithTheProgram(t *testing.T) {
+	s := newStage(t)
+	dir := t.TempDir()
+	s.usePlugin(fmt.Sprintf(`trap 'touch %[1]s/ended' TERM; touch %[1]s/runs; sleep 0.5; rm %[1]s/runs`, dir))
+	leader := s.run(`trap 'sleep 2; exit 0' TERM; echo leading=$$; while :; do sleep 0.1; done`, short6...)
+	pid := leader.pid("leading")
+	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
+	standby := s.run(polite, short6...)
+	standby.says("New leader")
+	s.within("a plugin that runs", func() bool { return exists(filepath.Join(dir, "runs")) })
+	leader.signal(syscall.SIGTERM)
+	standby.pid("leading")
+	require.False(t, alive(pid))
+	require.Zero(t, leader.exitCode())
+	require.False(t, exists(filepath.Join(dir, "ended")), "the plugin got the program's SIGTERM")
+}
+
+// Elector waits for orphans as PID 1 does, but not for what os/exec waits for: there the credentials would be lost.
+func TestTheChildrenOfOSExecAreLeftToIt(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asNursery+"=1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func beNursery() int {
+	newNursery()
+	for range 300 {
+		if err := exec.Command("true").Run(); err != nil {
+			fmt.Println(err)
+			return 1
+		}
 	}
-	return strings.Join(quoted, " ")
+	return 0
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// usePlugin has the token come from a shell script, which is asked before each request.
+func (s *stage) usePlugin(script string) {
+	s.t.Helper()
+	kc, err := clientcmd.LoadFromFile(s.kubeconfig)
+	require.NoError(s.t, err)
+	for _, user := range kc.AuthInfos {
+		credential := fmt.Sprintf(`{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": %q, "expirationTimestamp": "2001-01-01T00:00:00Z"}}`, user.Token)
+		user.Token = ""
+		user.Exec = &clientcmdapi.ExecConfig{
+			APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+			Command: "sh", Args: []string{"-c", script + "; echo '" + credential + "'"},
+		}
+	}
+	require.NoError(s.t, clientcmd.WriteToFile(*kc, s.kubeconfig))
 }
 
 // A link forwards connections to the API server until it is cut; then nothing comes through and nothing is said.

@@ -79,7 +79,7 @@ func start(ctx context.Context, n *nursery, cmd command, deadline time.Time) (*p
 	if ownsTerminal() {
 		place, p.terminal = foreground, true
 	}
-	attr := &syscall.SysProcAttr{Setpgid: true}
+	attr := &syscall.SysProcAttr{Setpgid: true, Foreground: p.terminal, Ctty: 0}
 	dieWithParent(attr)
 	argv := append([]string{binary, startHelper, place, cmd.path}, cmd.argv...)
 	p.pid, p.end, err = n.startProgram(binary, argv, &os.ProcAttr{
@@ -94,7 +94,9 @@ func start(ctx context.Context, n *nursery, cmd command, deadline time.Time) (*p
 		p.kill()
 		return p, err
 	}
-	_, err = let.Write([]byte{1})
+	if _, err = let.Write([]byte{1}); errors.Is(err, syscall.EPIPE) {
+		err = nil // it has ended, by a Ctrl-C for instance: how, is what its end says
+	}
 	return p, err
 }
 
@@ -106,9 +108,13 @@ func runStart(args []string) int {
 		return exitOwnFailure // elector has died, or the guard has not answered
 	}
 	_ = let.Close()
+	// A leader that the terminal stops holds the lease for nothing. So Ctrl-Z does nothing, and to read from the
+	// terminal in the background is an error.
 	if place == foreground {
-		giveTerminal(os.Getpid())
-		signal.Ignore(syscall.SIGTSTP) // a leader that Ctrl-Z stops holds the lease for nothing
+		signal.Ignore(syscall.SIGTSTP)
+		stopOnOutput()
+	} else {
+		signal.Ignore(syscall.SIGTTIN)
 	}
 	err := syscall.Exec(path, argv, os.Environ())
 	fmt.Fprintf(os.Stderr, "elector: run %s: %v\n", path, err)
@@ -134,14 +140,14 @@ func (p *program) kill() { kill(p.pid, os.Getpid(), p.others) }
 
 // alive reports whether any process of the program is there: its group, and on Linux also what has left the group.
 func (p *program) alive() bool {
-	return syscall.Kill(-p.pid, 0) == nil || len(descendants(os.Getpid(), p.others)) > 0
+	return !errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) || len(descendants(os.Getpid(), p.others)) > 0
 }
 
 // gone ends the guard and takes the terminal back.
 func (p *program) gone() {
 	p.guard.dismiss()
 	if p.terminal {
-		giveTerminal(syscall.Getpgrp())
+		takeTerminal(p.pid)
 	}
 }
 
@@ -151,10 +157,18 @@ func ownsTerminal() bool {
 	return err == nil && group == syscall.Getpgrp()
 }
 
-// giveTerminal makes a process group the foreground of the terminal, to read from it and to get its Ctrl-C. Whoever does
-// that from the background is stopped by SIGTTOU, unless it ignores that.
-func giveTerminal(group int) {
-	signal.Ignore(syscall.SIGTTOU)
-	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, group)
-	signal.Reset(syscall.SIGTTOU)
+// takeTerminal makes this process's group the foreground of the terminal again, unless somebody else is there: a shell,
+// while elector is stopped.
+func takeTerminal(from int) {
+	if group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && group == from {
+		_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, syscall.Getpgrp())
+	}
 }
+
+// writeFromBackground lets this process, and those that it starts, write to the terminal while the program has it, and
+// take it back: SIGTTOU would stop them.
+func writeFromBackground() { signal.Ignore(syscall.SIGTTOU) }
+
+// stopOnOutput undoes that for the program. (Signal.Reset does not undo Ignore; and a signal that is handled is not
+// after exec.)
+func stopOnOutput() { signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU) }

@@ -105,6 +105,7 @@ func (f *runFlags) run(ctx context.Context, args []string) error {
 		}
 		defer server.Close()
 	}
+	writeFromBackground()
 	r.children = newNursery()
 	go r.passSignals(stop)
 	return r.run(ctx)
@@ -162,6 +163,8 @@ type runner struct {
 	children *nursery
 	renewed  chan struct{} // holds a token when the lease was renewed since it was last read
 	began    time.Time     // when the program was last started
+
+	interrupted bool // the program was ended by the terminal's Ctrl-C, which elector does not get then
 }
 
 // renewals are the metrics, and a knock at each renewal.
@@ -183,7 +186,7 @@ func (r *runner) run(ctx context.Context) error {
 	const longest = time.Minute
 	for pause := time.Second; ; pause = min(2*pause, longest) {
 		err := r.elector.Run(ctx)
-		if ctx.Err() != nil || !r.flags.restart {
+		if ctx.Err() != nil || !r.flags.restart || r.interrupted {
 			return quiet(err)
 		}
 		if time.Since(r.began) > longest {
@@ -248,6 +251,7 @@ func (r *runner) lead(ctx context.Context) error {
 	log.Info("Started the program", "program", cmd.argv[0], "pid", p.pid, "token", term.Token())
 	end := r.supervise(ctx, p, &d)
 	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
+	r.interrupted = p.terminal && end.status.Signaled() && end.status.Signal() == syscall.SIGINT
 	if err == nil {
 		err = end.lost
 	}
@@ -291,6 +295,9 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 		select {
 		case <-r.renewed:
 			d.renew()
+			if p.guard.silent(max(r.flags.renewDeadline/2, 2*time.Second)) { // renewals come more often
+				p.guard.dismiss() // its end comes next
+			}
 			p.guard.extend(d.guard())
 			overdue.Reset(time.Until(d.kill()))
 		case <-stopping:
@@ -299,7 +306,7 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 		case <-guardEnd:
 			guardEnd = nil
 			if stopping != nil && time.Now().Before(d.kill()) {
-				e.lost = errors.New("the guard process has died; stopped the program, which must not run without it")
+				e.lost = errors.New("the guard process has died, or did not answer: stopped the program, which must not run without it")
 			}
 			terminate()
 		case <-grace:

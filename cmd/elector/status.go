@@ -5,16 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 )
@@ -164,8 +165,6 @@ func describe(name string, lease *coordinationv1.Lease, now time.Time) report {
 	return r
 }
 
-var uuidEnd = regexp.MustCompile(`_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
 // adviseHeld says what there is to know of a Lease with a holder.
 func (r *report) adviseHeld(seconds time.Duration, now time.Time) {
 	switch ahead := r.LastRenewal.Sub(now); {
@@ -180,9 +179,6 @@ func (r *report) adviseHeld(seconds time.Duration, now time.Time) {
 	}
 	if r.StepDown != nil {
 		r.advise("The holder was asked to step down, and still leads: its work may be draining. If this stays, the holder does not know the annotation %s: delete its pod instead.", stepDownAnnotation)
-	}
-	if uuidEnd.MatchString(r.Holder) {
-		r.advise("The holder's identity ends in a UUID, as programs with client-go's elector choose it. Such a holder does not step down when asked: delete its pod instead.")
 	}
 	if seconds < 5*time.Second {
 		r.advise("A duration of %s leaves little time for a slow API server: the durations can be checked with Options.Promise.", short(seconds))
@@ -288,7 +284,7 @@ Lease; without watch it reads every two seconds.`,
 		if err != nil {
 			return err
 		}
-		holders, err := elector.Follow(cmd.Context(), leases, t.namespace, t.name)
+		holders, err := elector.Follow(withoutNews(cmd.Context()), leases, t.namespace, t.name)
 		if err != nil {
 			return err
 		}
@@ -300,6 +296,21 @@ Lease; without watch it reads every two seconds.`,
 		return nil
 	}
 	return cmd
+}
+
+// withoutNews has a log that leaves out who leads, for commands that say it themselves.
+func withoutNews(ctx context.Context) context.Context {
+	return klog.NewContext(ctx, logr.New(troubles{klog.Background().GetSink()}))
+}
+
+type troubles struct{ logr.LogSink }
+
+func (t troubles) WithValues(kv ...any) logr.LogSink { return troubles{t.LogSink.WithValues(kv...)} }
+
+func (t troubles) Info(level int, msg string, kv ...any) {
+	if msg != "New leader" {
+		t.LogSink.Info(level, msg, kv...)
+	}
 }
 
 func writeHolder(w io.Writer, output string, at time.Time, holder string) error {

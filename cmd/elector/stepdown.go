@@ -111,7 +111,7 @@ func (f *stepDownFlags) await(ctx context.Context, leases coordinationv1client.L
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	holders, err := elector.Follow(ctx, leases, t.namespace, t.name)
+	holders, err := elector.Follow(withoutNews(ctx), leases, t.namespace, t.name)
 	if err != nil {
 		return "", err
 	}

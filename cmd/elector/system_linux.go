@@ -26,29 +26,50 @@ func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 // dieWithParent has the kernel kill the process when the thread that starts it ends, and so when this process does.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
-// descendants are the processes below root that still run, but for those in except and what is below them.
-func descendants(root int, except map[int]bool) []int {
+// A process is what /proc/<pid>/stat says of one.
+type process struct {
+	pid, parent, group int
+	ended              bool // and still to be waited for
+}
+
+func processes() (list []process) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	children := map[int][]int{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || except[pid] {
+		if err != nil {
 			continue
 		}
 		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
 		if err != nil {
 			continue // it has ended
 		}
-		// pid (name) state parent ...: a name may hold anything, brackets too.
+		// pid (name) state parent group ...: a name may hold anything, brackets too.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) < 2 || fields[0][0] == 'Z' {
+		if len(fields) < 3 {
 			continue
 		}
-		if parent, err := strconv.Atoi(string(fields[1])); err == nil {
-			children[parent] = append(children[parent], pid)
+		p := process{pid: pid, ended: fields[0][0] == 'Z' || fields[0][0] == 'X'}
+		p.parent, _ = strconv.Atoi(string(fields[1]))
+		p.group, _ = strconv.Atoi(string(fields[2]))
+		list = append(list, p)
+	}
+	return list
+}
+
+// descendants are the processes below root that still run, but for those in except and in root's own group, and what is
+// below them. The program is never in that group; what os/exec starts is.
+func descendants(root int, except map[int]bool) []int {
+	group, err := syscall.Getpgid(root)
+	if err != nil {
+		return nil // root has ended
+	}
+	children := map[int][]int{}
+	for _, p := range processes() {
+		if !p.ended && !except[p.pid] && p.group != group {
+			children[p.parent] = append(children[p.parent], p.pid)
 		}
 	}
 	found := children[root]
@@ -56,4 +77,15 @@ func descendants(root int, except map[int]bool) []int {
 		found = append(found, children[found[i]]...)
 	}
 	return found
+}
+
+// orphans are the children of this process that have ended and that neither it nor os/exec has started.
+func orphans() (pids []int) {
+	self, group := os.Getpid(), syscall.Getpgrp()
+	for _, p := range processes() {
+		if p.ended && p.parent == self && p.group != group {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids
 }

@@ -15,3 +15,4 @@ func sharedClock() time.Duration { return time.Duration(time.Now().UnixNano()) }
 func becomeSubreaper()                    {}
 func dieWithParent(*syscall.SysProcAttr)  {}
 func descendants(int, map[int]bool) []int { return nil }
+func orphans() []int                      { return nil }

@@ -50,7 +50,7 @@ func readyBinaries(dir string) (binaries, error) {
 	return b, nil
 }
 
-// moduleDir finds the checkout: the servers' modules are beside this package on disk, but in no release of it.
+// moduleDir finds the checkout: the servers' modules are next to this package on disk, but in no release of it.
 func moduleDir(ctx context.Context) (string, error) {
 	out, err := goCommand(ctx, "list", "-m", "-f", "{{.Dir}}", module)
 	if err != nil {

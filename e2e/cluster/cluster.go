@@ -149,7 +149,7 @@ func (c *Cluster) poll(ctx context.Context, try func() error) error {
 
 // Stop ends both servers and removes their files.
 func (c *Cluster) Stop() error {
-	// The API server first: it would spend its last seconds looking for its storage.
+	// The API server first: it would spend its last seconds in search of its storage.
 	for _, s := range []*Server{c.APIServer, c.Etcd} {
 		if s != nil {
 			s.Stop()

@@ -37,7 +37,7 @@ func (c *counter) snapshot() map[string]int {
 	return maps.Clone(c.verbs)
 }
 
-// report tells the counts each second until ctx ends.
+// report sends the counts each second until ctx ends.
 func (c *counter) report(ctx context.Context, tell func(event.Event)) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -40,7 +40,7 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 	return el.Run(ctx)
 }
 
-// reportFailures tells each change of the elector's last error, which is what an operator's status page would show.
+// reportFailures sends each change of the elector's last error, which is what an operator's status page would show.
 func reportFailures(ctx context.Context, el *elector.Elector, tell func(event.Event)) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -1,4 +1,4 @@
-// Replica is one candidate for a Lease, as a process of its own. It tells on standard output what happens to it, in
+// Replica is one candidate for a Lease, as a process of its own. It reports on standard output what happens to it, in
 // the lines of package event, and logs to standard error.
 //
 // With -elector=client-go the same callback runs under client-go's elector, as the yardstick.

@@ -85,7 +85,7 @@ func (s *scene) launch(ctx context.Context) (*fleet.Replica, error) {
 	return r, nil
 }
 
-// succession waits for the next leader and its first work, and tells how long after an event that was.
+// succession waits for the next leader and its first work, and reports how long after an event that was.
 func (s *scene) succession(ctx context.Context, since time.Time, event string) error {
 	leads, next, err := s.NextLeader(ctx, s.next)
 	if err != nil {

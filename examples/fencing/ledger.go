@@ -14,7 +14,7 @@ import (
 // errFenced is a write, or a term, that came too late.
 var errFenced = errors.New("fenced: the database has seen the token of a newer term")
 
-// A ledger is the database. It holds one row: how far the job is, and the highest token that it was told.
+// A ledger is the database. It holds one row: how far the job is, and the highest token that it was given.
 type ledger struct {
 	db       *sql.DB
 	unfenced bool // for the play: forget the condition

@@ -83,7 +83,7 @@ func (j job) next(ctx context.Context, term elector.Term) error {
 	return nil
 }
 
-// The things a job tells.
+// The things a job reports.
 const (
 	leads   = "leads"
 	checked = "found its term valid"
@@ -92,7 +92,7 @@ const (
 	ends    = "stopped"
 )
 
-// logged tells by the log, for people.
+// logged reports by the log, for people.
 func logged(ctx context.Context, what string, batch int64) {
 	term, _ := elector.TermFrom(ctx)
 	klog.FromContext(ctx).Info("The job "+what, "identity", term.Identity(), "token", term.Token(), "batch", batch)

@@ -38,7 +38,7 @@ type event struct {
 	actor *actor
 }
 
-// asActor makes a replica one of the story: it tells what it does on its standard output, and before each write it
+// asActor makes a replica part of the story: it reports what it does on its standard output, and before each write it
 // waits for a line on its standard input.
 func asActor(opts elector.Options, db *ledger) elector.Options {
 	commands := bufio.NewReader(os.Stdin)
@@ -67,7 +67,7 @@ type story struct {
 	*flags
 	newWrites int // how many batches the new leader writes before the old one is woken
 	dir       string
-	ledger    *ledger // to look at the row from outside
+	ledger    *ledger // to read the row from outside
 	url       string  // of the API server
 	events    chan event
 	actors    []*actor
@@ -182,7 +182,7 @@ func (s *story) acts(ctx context.Context) error {
 	return errors.Join(err, s.verdict(ctx, lead.Token))
 }
 
-// verdict looks at the row from outside.
+// verdict reads the row from outside.
 func (s *story) verdict(ctx context.Context, newest uint64) error {
 	done, token, err := s.ledger.row(ctx)
 	if err != nil {
@@ -253,7 +253,7 @@ func (a *actor) goOn() error {
 	return err
 }
 
-// freeze suspends a process that waits to go on with its write, and then tells it to go on: the first thing that it
+// freeze suspends a process that waits to go on with its write, and then lets it go on: the first thing that it
 // does when it wakes is the write.
 func (s *story) freeze(a *actor) error {
 	pid := a.cmd.Process.Pid
@@ -293,7 +293,7 @@ func (s *story) await(ctx context.Context, a *actor, whats ...string) (event, er
 			return event{}, fmt.Errorf("%s has not told within %v that it %s; its log:\n%s", a.name, patience, whats[0], a.log.String())
 		case <-a.gone:
 			if len(s.events) > 0 {
-				continue // it has told more
+				continue // it has reported more
 			}
 			return event{}, fmt.Errorf("%s has ended before it %s; its log:\n%s", a.name, whats[0], a.log.String())
 		}

@@ -62,7 +62,7 @@ func TestTheProgramShowsTheRefusal(t *testing.T) {
 	t.Logf("%s", stdout)
 	require.NoError(t, err)
 	require.Empty(t, stderr.String())
-	// The order of things, and that the check before the write told nothing.
+	// The order of things, and that the check before the write showed nothing.
 	rest := stdout.String()
 	for _, step := range []string{
 		"replica-1  LEADS", "replica-1  wrote batch 3",

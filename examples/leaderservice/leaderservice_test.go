@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(shared.Main(m, "./leaderservice"))
 }
 
-// A scene is a rollout of the manifests, and what the API server's watches have told about it.
+// A scene is a rollout of the manifests, and what the API server's watches have shown of it.
 type scene struct {
 	*rollout.Rollout
 	t    *testing.T

@@ -96,7 +96,7 @@ func elect(cfg *rest.Config, opts leaderservice.Options, work func(context.Conte
 	return el, mux, nil
 }
 
-// work is what the leader does beside serving; a program of yours has some. It returns soon after its ctx has ended.
+// work is what the leader does besides serving; your program has its own. It returns soon after its ctx has ended.
 func work(ctx context.Context) error {
 	<-ctx.Done()
 	return nil

@@ -32,7 +32,7 @@ func beReplica(ctx context.Context, cfg *rest.Config, f *flags) error {
 		Name:      f.lease,     // the same in all replicas
 		Identity:  f.identity,  // "": made from the hostname
 		Run:       work,
-		// If work does not return when it is told to, better die than go on beside the next leader.
+		// If work does not return when its ctx has ended, better exit than work while the next leader does.
 		OnOverrun: func(elector.Term) { os.Exit(1) },
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, rest.ErrNotInCluster):
 		if !f.verbose {
-			ctx = klog.NewContext(ctx, klog.Logger{}) // the drama tells all that the library would log
+			ctx = klog.NewContext(ctx, klog.Logger{}) // the drama shows all that the library would log
 		}
 		return newDrama(stdout).play(ctx)
 	case err == nil:

@@ -72,7 +72,7 @@ func (s *stage) work(ctx context.Context, r *replica) error {
 	if !r.isDead() {
 		s.events <- event{what: told, who: r, at: time.Now(), cause: context.Cause(ctx)}
 		select {
-		case <-time.After(finishing): // what has been begun must be finished: nothing else may go on beside it
+		case <-time.After(finishing): // what has been begun must be finished: nothing else may go on meanwhile
 		case <-r.dead:
 		}
 	}

@@ -111,7 +111,7 @@ func query(t *testing.T, d dashboard, all []sample, begin, end time.Time) (shown
 	return shown
 }
 
-// play returns what three replicas and more tell in a rough afternoon.
+// play returns what three replicas and more report in a rough afternoon.
 func play(t *testing.T) (all []sample, begin, end time.Time) {
 	t.Helper()
 	w := &world{interval: 15 * time.Second}

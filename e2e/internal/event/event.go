@@ -1,4 +1,4 @@
-// Package event is what a replica process tells the test: one JSON object a line on its standard output.
+// Package event is what a replica process reports to the test: one JSON object a line on its standard output.
 package event
 
 import (
@@ -16,7 +16,7 @@ type Kind string
 const (
 	Ready     Kind = "ready"     // the process is about to start its elector
 	Begin     Kind = "begin"     // the callback has begun
-	Woke      Kind = "woke"      // the callback's first look after its own clock jumped
+	Woke      Kind = "woke"      // the callback's first check after its own clock jumped
 	Cancelled Kind = "cancelled" // the callback has seen its context's end
 	End       Kind = "end"       // the callback is about to return
 	Leader    Kind = "leader"    // another leader was reported
@@ -56,7 +56,7 @@ func Write(w io.Writer, replica string) func(Event) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		// A reader that is gone is a test that is over: nobody is left to be told.
+		// A reader that is gone is a test that is over: nobody is left to read.
 		_, _ = w.Write(append(line, '\n'))
 	}
 }

@@ -40,7 +40,7 @@ func Start(server string) (*Proxy, error) {
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
 // Silence makes the connections that are open now go silent for good, and returns how many they are: whatever either
-// side still sends is swallowed, and the end of one side is not told to the other. New connections work.
+// side still sends is swallowed, and the end of one side is not reported to the other. New connections work.
 func (p *Proxy) Silence() int {
 	return p.count(func(l *link) bool { return l.silent.CompareAndSwap(false, true) })
 }
@@ -54,7 +54,7 @@ func (p *Proxy) DropReplies(newToo bool) int {
 	return p.count(func(l *link) bool { return l.deaf.CompareAndSwap(false, true) })
 }
 
-// Reset closes all connections, which both sides are told, and ends DropReplies for new ones.
+// Reset closes all connections, which both sides notice, and ends DropReplies for new ones.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -48,7 +48,7 @@ func TestASilentConnectionSwallowsEverythingAndANewOneWorks(t *testing.T) {
 	require.Equal(t, 1, p.Open())
 }
 
-func TestTheEndOfASilentConnectionIsNotTold(t *testing.T) {
+func TestTheEndOfASilentConnectionIsNotReported(t *testing.T) {
 	for name, end := range map[string]func(net.Conn) error{
 		"closed": net.Conn.Close,
 		"reset":  func(c net.Conn) error { _ = c.(*net.TCPConn).SetLinger(0); return c.Close() },
@@ -92,7 +92,7 @@ func TestUntilAResetNewConnectionsAreDeafToo(t *testing.T) {
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
 		_, err := c.Read(make([]byte, 1))
 		require.Error(t, err)
-		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "both are told")
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "both notice")
 	}
 	again, servedAgain := connect(t, p, server)
 	requireArrives(t, servedAgain, again)

@@ -105,7 +105,7 @@ func (f *Fleet) Reconciliations() (int, error) {
 	last := &span{}
 	for _, s := range spans {
 		if s.to.IsZero() {
-			s.to = s.replica.lastMoment()
+			s.to = s.replica.LastMoment()
 		}
 		if s.replica != last.replica && s.from.Before(last.to) {
 			return len(spans), fmt.Errorf("two at once: %s until %s: %s\nand %s from %s: %s",
@@ -120,8 +120,8 @@ func (f *Fleet) Reconciliations() (int, error) {
 
 const clock = "15:04:05.000000"
 
-// lastMoment is the end of the process, or now.
-func (r *Replica) lastMoment() time.Time {
+// LastMoment is the end of the process, or now.
+func (r *Replica) LastMoment() time.Time {
 	select {
 	case <-r.done:
 		return r.ended

@@ -1,4 +1,4 @@
-// Package fleet runs the examples as fleets of processes beside a real API server, for their tests and for the demo.
+// Package fleet runs the examples as fleets of processes on a real API server, for their tests and for the demo.
 package fleet
 
 import (

@@ -16,7 +16,7 @@ func (r *Replica) run(started chan<- error) {
 	if err != nil {
 		return
 	}
-	_ = r.cmd.Wait() // ProcessState tells more
+	_ = r.cmd.Wait() // ProcessState says more
 	r.ended = time.Now()
 	close(r.done)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Why GracefulShutdownTimeout is -1 in the examples and in the guide.
-func TestTheLeaseIsReleasedBesideAManagerThatDoesNotWaitForEver(t *testing.T) {
+func TestAManagerThatDoesNotWaitForEverReleasesTheLeaseWhileItsWorkRuns(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		timeout time.Duration

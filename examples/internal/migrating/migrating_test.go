@@ -25,11 +25,11 @@ var shared fleettest.Shared
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(klog.Background())
-	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/wrapped", "./internal/migrating/warm", "./internal/migrating/oneline"))
+	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/elect", "./internal/migrating/wrapped", "./internal/migrating/warm", "./internal/migrating/oneline"))
 }
 
 func TestAFleetMovesOverReplicaByReplicaAndBack(t *testing.T) {
-	for _, ours := range []string{"wrapped", "warm"} {
+	for _, ours := range []string{"elect", "wrapped", "warm"} {
 		t.Run(ours, func(t *testing.T) {
 			t.Parallel()
 			f := newOperators(t)
@@ -69,7 +69,7 @@ func TestWarmLeadsAgainInTheSameProcessWithAnIndex(t *testing.T) {
 }
 
 func TestWithoutAnElectionTheControllersRun(t *testing.T) {
-	for _, ours := range []string{"wrapped", "warm"} {
+	for _, ours := range []string{"elect", "wrapped", "warm"} {
 		t.Run(ours, func(t *testing.T) {
 			t.Parallel()
 			f := newOperators(t)
@@ -83,7 +83,7 @@ func TestWithoutAnElectionTheControllersRun(t *testing.T) {
 }
 
 func TestServersServeOnEveryReplica(t *testing.T) {
-	for _, program := range []string{"before", "wrapped", "warm"} {
+	for _, program := range []string{"before", "elect", "wrapped", "warm"} {
 		t.Run(program, func(t *testing.T) {
 			t.Parallel()
 			f := newOperators(t)
@@ -106,7 +106,7 @@ func TestServersServeOnEveryReplica(t *testing.T) {
 
 func TestProbesCanBeSwitchedOff(t *testing.T) {
 	for name, addr := range map[string]string{"zero": "0", "nothing": ""} {
-		for _, program := range []string{"before", "wrapped", "warm"} {
+		for _, program := range []string{"before", "elect", "wrapped", "warm"} {
 			t.Run(program+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				f := newOperators(t)
@@ -173,8 +173,8 @@ func TestTheGoCodeOfTheGuideIsCompiled(t *testing.T) {
 func TestTheDiffsOfTheGuideAreWhole(t *testing.T) {
 	diffs, err := fleet.Blocks(guide, "diff")
 	require.NoError(t, err)
-	require.Len(t, diffs, 2)
-	for i, after := range []string{"wrapped", "warm"} {
+	require.Len(t, diffs, 3)
+	for i, after := range []string{"elect", "warm", "wrapped"} {
 		have := lines(read(t, "before/main.go"))
 		for line := range strings.Lines(diffs[i]) {
 			switch text := unaligned(line[1:]); line[0] {
@@ -194,6 +194,17 @@ func TestTheDiffsOfTheGuideAreWhole(t *testing.T) {
 			require.Zero(t, n, "%s: %q", after, text)
 		}
 	}
+}
+
+func TestTheScaffoldMovesOverByOneLine(t *testing.T) {
+	var added []string
+	have := lines(read(t, "before/main.go"))
+	for text, n := range lines(read(t, "elect/main.go")) {
+		if n > have[text] && text != "\t\"github.com/elector-go/elector/operator\"" {
+			added = append(added, text)
+		}
+	}
+	require.Len(t, added, 1)
 }
 
 // lines counts the lines of a program, but for what says which it is.

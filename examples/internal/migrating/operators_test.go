@@ -26,9 +26,14 @@ type operators struct {
 	t *testing.T
 }
 
-func newOperators(t *testing.T) *operators {
-	f := &operators{shared.New(t, guide, "../../manager/README.md"), t}
-	f.SetEnv("POD_NAMESPACE=" + f.Namespace)
+// newOperators makes a fleet whose replicas have these environment variables, and no webhooks unless one says so.
+func newOperators(t *testing.T, env ...string) *operators {
+	return newOperatorsFor(t, time.Minute, env...)
+}
+
+func newOperatorsFor(t *testing.T, limit time.Duration, env ...string) *operators {
+	f := &operators{shared.NewFor(t, limit, guide, "../../manager/README.md"), t}
+	f.SetEnv(append([]string{"POD_NAMESPACE=" + f.Namespace, "ENABLE_WEBHOOKS=false"}, env...)...)
 	return f
 }
 
@@ -78,7 +83,7 @@ func (f *operators) oneAtATime() {
 	for _, l := range f.Lines() {
 		switch parsed := parse(l); parsed.Message {
 		case "Reconciling":
-			open[parsed.ReconcileID] = &span{replica: l.Replica, from: parsed.At, to: time.Now()}
+			open[parsed.ReconcileID] = &span{replica: l.Replica, from: parsed.At, to: l.Replica.LastMoment()}
 			spans = append(spans, open[parsed.ReconcileID])
 		case "Reconcile successful", "Reconciler error", "Reconcile done, requeueing":
 			open[parsed.ReconcileID].to = parsed.At

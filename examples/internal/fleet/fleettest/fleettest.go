@@ -68,7 +68,12 @@ type Fleet struct {
 // New makes a fleet for a test, with the Roles that READMEs show and no other rights. Its log is shown if the test
 // fails, and what still runs at its end is killed.
 func (s *Shared) New(t *testing.T, readmes ...string) *Fleet {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	return s.NewFor(t, time.Minute, readmes...)
+}
+
+// NewFor is New for a test that may take longer than a minute.
+func (s *Shared) NewFor(t *testing.T, limit time.Duration, readmes ...string) *Fleet {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	var roles []string
 	for _, readme := range readmes {

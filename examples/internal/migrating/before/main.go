@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/elector-go/elector/examples/internal/migrating/controller" // yours is my.domain/op/internal/controller
+	webhookv1 "github.com/elector-go/elector/examples/internal/migrating/webhook/v1"
 	// +kubebuilder:scaffold:imports
 )
 
@@ -125,8 +126,10 @@ func main() {
 		LeaderElectionID:       "ecaf1259.my.domain",
 		// LeaderElectionReleaseOnCancel: true,
 
-		LeaderElectionNamespace: os.Getenv("POD_NAMESPACE"), // for the tests, outside a pod: not in yours
-		Cache:                   controller.CacheOptions(),  // for the tests, with few rights: not in yours
+		LeaderElectionNamespace:       os.Getenv("POD_NAMESPACE"), // for the tests, outside a pod: not in yours
+		Cache:                         controller.CacheOptions(),  // for the tests, with few rights: not in yours
+		Controller:                    controller.Options(),       // for the tests
+		LeaderElectionReleaseOnCancel: controller.Release(),       // for the tests
 	})
 	if err != nil {
 		setupLog.Error(err, "Failed to start manager")
@@ -139,6 +142,20 @@ func main() {
 	}).SetupWithManager(mgr); err != nil {
 		setupLog.Error(err, "Failed to create controller", "controller", "order")
 		os.Exit(1)
+	}
+	if err := (&controller.InvoiceReconciler{
+		Client: mgr.GetClient(),
+		Scheme: mgr.GetScheme(),
+	}).SetupWithManager(mgr); err != nil {
+		setupLog.Error(err, "Failed to create controller", "controller", "invoice")
+		os.Exit(1)
+	}
+	// nolint:goconst
+	if os.Getenv("ENABLE_WEBHOOKS") != "false" {
+		if err := webhookv1.SetupOrderWebhookWithManager(mgr); err != nil {
+			setupLog.Error(err, "Failed to create webhook", "webhook", "Order")
+			os.Exit(1)
+		}
 	}
 	// +kubebuilder:scaffold:builder
 

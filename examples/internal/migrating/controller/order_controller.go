@@ -10,6 +10,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 
 	"github.com/elector-go/elector/examples/internal/checksum"
 )
@@ -31,3 +32,11 @@ func (r *OrderReconciler) SetupWithManager(mgr ctrl.Manager) error {
 
 // CacheOptions keeps to one namespace, as the Roles of the tests do.
 func CacheOptions() cache.Options { return checksum.CacheOptions(os.Getenv("POD_NAMESPACE")) }
+
+// Options has the caches of standbys filled if $WARMUP is set.
+func Options() config.Controller {
+	return config.Controller{EnableWarmup: new(os.Getenv("WARMUP") != "")}
+}
+
+// Release has controller-runtime's own election release the Lease if $RELEASE is set.
+func Release() bool { return os.Getenv("RELEASE") != "" }

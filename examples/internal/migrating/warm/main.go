@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/elector-go/elector/examples/internal/migrating/controller" // yours is my.domain/op/internal/controller
+	webhookv1 "github.com/elector-go/elector/examples/internal/migrating/webhook/v1"
 	"github.com/elector-go/elector/operator"
 	// +kubebuilder:scaffold:imports
 )
@@ -127,8 +128,10 @@ func main() {
 		LeaderElectionID:       "ecaf1259.my.domain",
 		// LeaderElectionReleaseOnCancel: true,
 
-		LeaderElectionNamespace: os.Getenv("POD_NAMESPACE"), // for the tests, outside a pod: not in yours
-		Cache:                   controller.CacheOptions(),  // for the tests, with few rights: not in yours
+		LeaderElectionNamespace:       os.Getenv("POD_NAMESPACE"), // for the tests, outside a pod: not in yours
+		Cache:                         controller.CacheOptions(),  // for the tests, with few rights: not in yours
+		Controller:                    controller.Options(),       // for the tests
+		LeaderElectionReleaseOnCancel: controller.Release(),       // for the tests
 	}, setupControllers)
 	if err != nil {
 		setupLog.Error(err, "Failed to start manager")
@@ -138,6 +141,13 @@ func main() {
 	if err := mgr.Warm(&corev1.ConfigMap{}); err != nil { // each type that your controllers watch
 		setupLog.Error(err, "Failed to warm the caches")
 		os.Exit(1)
+	}
+	// nolint:goconst
+	if os.Getenv("ENABLE_WEBHOOKS") != "false" {
+		if err := webhookv1.SetupOrderWebhookWithManager(mgr); err != nil {
+			setupLog.Error(err, "Failed to create webhook", "webhook", "Order")
+			os.Exit(1)
+		}
 	}
 	// Kubebuilder will put its next controller here, where it is refused: move it to setupControllers. Webhooks stay.
 	// +kubebuilder:scaffold:builder
@@ -162,6 +172,10 @@ func main() {
 func setupControllers(mgr ctrl.Manager) error {
 	return errors.Join(
 		(&controller.OrderReconciler{
+			Client: mgr.GetClient(),
+			Scheme: mgr.GetScheme(),
+		}).SetupWithManager(mgr),
+		(&controller.InvoiceReconciler{
 			Client: mgr.GetClient(),
 			Scheme: mgr.GetScheme(),
 		}).SetupWithManager(mgr), // and the next one

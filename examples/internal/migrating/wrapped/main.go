@@ -23,6 +23,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/examples/internal/migrating/controller" // yours is my.domain/op/internal/controller
+	webhookv1 "github.com/elector-go/elector/examples/internal/migrating/webhook/v1"
 	// +kubebuilder:scaffold:imports
 )
 
@@ -146,7 +147,9 @@ func main() {
 		WebhookServer:           webhookServer,
 		GracefulShutdownTimeout: &wait,
 
-		Cache: controller.CacheOptions(), // for the tests, with few rights: not in yours
+		Cache:                         controller.CacheOptions(), // for the tests, with few rights: not in yours
+		Controller:                    controller.Options(),      // for the tests
+		LeaderElectionReleaseOnCancel: controller.Release(),      // for the tests
 	})
 	if err != nil {
 		setupLog.Error(err, "Failed to start manager")
@@ -159,6 +162,20 @@ func main() {
 	}).SetupWithManager(mgr); err != nil {
 		setupLog.Error(err, "Failed to create controller", "controller", "order")
 		os.Exit(1)
+	}
+	if err := (&controller.InvoiceReconciler{
+		Client: mgr.GetClient(),
+		Scheme: mgr.GetScheme(),
+	}).SetupWithManager(mgr); err != nil {
+		setupLog.Error(err, "Failed to create controller", "controller", "invoice")
+		os.Exit(1)
+	}
+	// nolint:goconst
+	if os.Getenv("ENABLE_WEBHOOKS") != "false" {
+		if err := webhookv1.SetupOrderWebhookWithManager(mgr); err != nil {
+			setupLog.Error(err, "Failed to create webhook", "webhook", "Order")
+			os.Exit(1)
+		}
 	}
 	// +kubebuilder:scaffold:builder
 

@@ -1,0 +1,98 @@
+//go:build linux
+
+package main
+
+import (
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A terminal is what script(1) makes of a shell command. What is typed comes from standard input.
+func (s *stage) terminal(command string) (r *replica, typed io.Writer) {
+	s.t.Helper()
+	if _, err := exec.LookPath("script"); err != nil {
+		s.t.Skip("no script(1) to make a terminal with")
+	}
+	cmd := exec.Command("script", "-qec", command, "/dev/null")
+	cmd.Env = s.command().Env
+	typed, err := cmd.StdinPipe()
+	require.NoError(s.t, err)
+	return s.start(cmd), typed
+}
+
+// elector is a shell's command.
+func (s *stage) elector(args ...string) string {
+	return shellQuote(append(s.command("run", "--lease", s.namespace+"/batch").Args, args...))
+}
+
+func shellQuote(args []string) string {
+	var quoted []string
+	for _, a := range args {
+		quoted = append(quoted, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+	}
+	return strings.Join(quoted, " ")
+}
+
+const ctrlC = "\x03"
+
+// The program is cat and no shell script: dash forgets a Ctrl-C that comes while it starts a program, and waits for that.
+// With tostop, the terminal stops who writes to it from the background; elector, whose log goes there, must not be.
+func TestCtrlCOnATerminalEndsTheProgram(t *testing.T) {
+	for name, flags := range map[string][]string{"Once": nil, "AlsoWithRestart": {"--restart"}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			r, typed := s.terminal("stty -echo tostop; exec " + s.elector(append(flags, "--", "cat")...))
+			r.says("Started the program")
+			_, err := io.WriteString(typed, "a line\n")
+			require.NoError(t, err)
+			r.says("a line") // the program reads from the terminal
+			_, err = io.WriteString(typed, ctrlC)
+			require.NoError(t, err)
+			require.Equal(t, 130, r.exitCode())
+			require.Empty(t, s.holder())
+		})
+	}
+}
+
+func (r *replica) ignored() int {
+	r.s.t.Helper()
+	_, after, _ := strings.Cut(r.String(), "SigIgn:")
+	mask, err := strconv.ParseInt(strings.Fields(after)[0], 16, 64)
+	require.NoError(r.s.t, err)
+	return int(mask)
+}
+
+func TestTheTerminalsSignalsThatAProgramIgnores(t *testing.T) {
+	const tstp, ttin, ttou = 1 << 19, 1 << 20, 1 << 21
+	const show = `echo "leading=$$"; grep SigIgn /proc/$$/status; read line; echo "status=$?"; `
+	t.Run("InTheForeground", func(t *testing.T) {
+		s := newStage(t)
+		r, typed := s.terminal(s.elector("--", "sh", "-c", show))
+		r.pid("leading")
+		_, err := io.WriteString(typed, "a line\n")
+		require.NoError(t, err)
+		require.Zero(t, r.pid("status"))
+		require.Equal(t, tstp, r.ignored(), "Ctrl-Z does not stop a leader")
+		require.Zero(t, r.exitCode())
+	})
+	t.Run("InTheForegroundAgain", func(t *testing.T) {
+		s := newStage(t)
+		r, typed := s.terminal(s.elector("--restart", "--", "sh", "-c", `read line; echo "read $line"`))
+		for _, line := range []string{"one", "two"} {
+			_, err := io.WriteString(typed, line+"\n")
+			require.NoError(t, err)
+			r.says("read " + line)
+		}
+	})
+	t.Run("InTheBackground", func(t *testing.T) {
+		s := newStage(t)
+		r, _ := s.terminal("set -m; " + s.elector("--", "sh", "-c", show) + " & wait $!")
+		require.NotZero(t, r.pid("status"), "reading is an error, and does not stop a leader")
+		require.Equal(t, ttin|ttou, r.ignored())
+	})
+}
