@@ -2,14 +2,16 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model compat importers compat-servers
+.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model compat compat-build compat-lock compat-servers \
+	importers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
-# all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere.
+# all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
+# modules of the tests require the same versions, so that what one has compiled is there for the others.
 test: servers
 	go vet -race ./...
 	go test -race -timeout 15m -skip '^TestFigures$$' ./...
-	go test -timeout 15m -run '^TestFigures$$' . # hours of virtual time in one goroutine after another: no race to find
+	go -C e2e test -timeout 15m -run '^TestFigures$$' github.com/elector-go/elector # one goroutine after another: no race to find
 	go -C metrics test -race -timeout 15m ./...
 	go -C operator test -timeout 15m ./...
 	go -C cmd/elector test -timeout 15m ./...
@@ -27,8 +29,8 @@ race: servers
 
 # The API server and its storage, built once and kept in the build cache; the tests would build them side by side.
 servers:
-	go -C e2e/tools/etcd tool -n server >/dev/null
-	go -C e2e/tools/kube-apiserver tool -n kube-apiserver >/dev/null
+	go -C e2e/tools tool -n server >/dev/null
+	go -C e2e/tools tool -n kube-apiserver >/dev/null
 
 # The part for people at work.
 quick:
@@ -78,23 +80,32 @@ importers:
 	go run ./internal/compat
 
 # The versions that the README names: operators on each controller-runtime, compiled; the root module with the oldest Go
-# and client-go, which are those in go.mod; with the newest client-go; and on 32 bits.
+# and client-go, which are those in go.mod; with the newest client-go; on 32 bits; and package lock, which is the closest to
+# client-go's elector, with each client-go between.
 OLDEST_GO = go$(shell sed -n 's/^go //p' go.mod)
 NEWEST = v0.37.2
+BETWEEN = v0.32.13 v0.33.13 v0.34.13 v0.35.10 v0.36.6
 TESTS = -timeout 30m -skip '^TestFigures$$'
-compat:
+LIBRARY = . ./electortest/... ./lock/...
+# A go.mod of its own for the version of client-go that is in the shell's variable v.
+MODFILE = mkdir -p bin && cp go.mod bin/$$v.mod && cp go.sum bin/$$v.sum && \
+	go get -modfile=bin/$$v.mod k8s.io/client-go@$$v k8s.io/api@$$v k8s.io/apimachinery@$$v && go mod tidy -modfile=bin/$$v.mod
+compat: compat-build compat-lock
 	go run ./internal/compat -build
-	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
-	GOTOOLCHAIN=$(OLDEST_GO) go test $(TESTS) ./...
-	mkdir -p bin && cp go.mod bin/newest.mod && cp go.sum bin/newest.sum
-	go get -modfile=bin/newest.mod k8s.io/client-go@$(NEWEST) k8s.io/api@$(NEWEST) k8s.io/apimachinery@$(NEWEST)
-	go mod tidy -modfile=bin/newest.mod
-	go test -modfile=bin/newest.mod $(TESTS) . ./electortest/... ./lock/...
-	GOARCH=386 CGO_ENABLED=0 go vet ./...
-	GOARCH=386 CGO_ENABLED=0 go test $(TESTS) . ./electortest/... ./lock/...
+	GOTOOLCHAIN=$(OLDEST_GO) go test -timeout 30m ./...
+	go test -modfile=bin/$(NEWEST).mod $(TESTS) $(LIBRARY)
+	GOARCH=386 CGO_ENABLED=0 go test $(TESTS) $(LIBRARY)
 
-# Conformance and e2e on the oldest kube-apiserver that builds with today's Go. Building it takes minutes, each time that
-# the build cache does not have it.
+# What of it takes less than a minute when nothing has to be compiled anew: CI runs it on each push.
+compat-build:
+	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
+	v=$(NEWEST) && $(MODFILE) && go vet -modfile=bin/$$v.mod $(LIBRARY)
+	GOARCH=386 CGO_ENABLED=0 go vet ./...
+
+compat-lock:
+	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./lock || exit 1; done
+
+# Conformance and e2e on the kube-apiserver of the oldest client-go's release, with that client and with the newest. Building it takes minutes, each time that the build cache does not have it.
 OLDEST_SERVER = v1.31.14
 compat-servers:
 	sh internal/compat/servers.sh $(OLDEST_SERVER) bin/$(OLDEST_SERVER)

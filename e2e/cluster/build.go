@@ -30,10 +30,11 @@ func findBinaries(ctx context.Context) (binaries, error) {
 		return binaries{}, err
 	}
 	var b binaries
-	if b.etcd, err = buildTool(ctx, filepath.Join(dir, "tools", "etcd"), "server"); err != nil {
+	tools := filepath.Join(dir, "tools")
+	if b.etcd, err = buildTool(ctx, tools, "server"); err != nil {
 		return binaries{}, err
 	}
-	if b.apiServer, err = buildTool(ctx, filepath.Join(dir, "tools", "kube-apiserver"), "kube-apiserver"); err != nil {
+	if b.apiServer, err = buildTool(ctx, tools, "kube-apiserver"); err != nil {
 		return binaries{}, err
 	}
 	return b, nil

@@ -34,5 +34,5 @@ if [ "${3:-}" = list ]; then
 	exit
 fi
 go build -o "$out/kube-apiserver" $package
-cp "$(GOFLAGS= go -C "$tools/etcd" tool -n server)" "$out/etcd"
+cp "$(GOFLAGS= go -C "$tools" tool -n server)" "$out/etcd"
 echo "kube-apiserver $version and etcd are in $out"
