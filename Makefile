@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model compat importers compat-servers
+.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model migrating compat importers compat-operator compat-servers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere.
@@ -69,6 +69,10 @@ mutants:
 figures:
 	go -C figures test -count=1 -v . -write
 
+# The figures of examples/MIGRATING.md, on a real kube-apiserver.
+migrating: servers
+	go -C examples test -count=1 -v -timeout 15m -run '^TestFigures$$' ./internal/migrating -figures
+
 # A model of the protocol, checked exhaustively where spin is installed (apt-get install spin).
 model:
 	sh model/run.sh
@@ -92,6 +96,18 @@ compat:
 	go test -modfile=bin/newest.mod $(TESTS) . ./electortest/... ./lock/...
 	GOARCH=386 CGO_ENABLED=0 go vet ./...
 	GOARCH=386 CGO_ENABLED=0 go test $(TESTS) . ./electortest/... ./lock/...
+
+# The module operator with each later controller-runtime: its go.mod has the oldest that it works with.
+CONTROLLER_RUNTIMES = v0.22.5 v0.23.3 v0.24.1 v0.25.2
+compat-operator:
+	@mkdir -p bin
+	@for v in $(CONTROLLER_RUNTIMES); do \
+		echo "operator with controller-runtime $$v"; \
+		cp operator/go.mod bin/operator-$$v.mod && cp operator/go.sum bin/operator-$$v.sum && \
+		go -C operator get -modfile=../bin/operator-$$v.mod sigs.k8s.io/controller-runtime@$$v && \
+		go -C operator mod tidy -modfile=../bin/operator-$$v.mod && \
+		go -C operator test -modfile=../bin/operator-$$v.mod -timeout 15m ./... || exit 1; \
+	done
 
 # Conformance and e2e on the oldest kube-apiserver that builds with today's Go. Building it takes minutes, each time that
 # the build cache does not have it.
