@@ -17,8 +17,8 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// S12: a process proven dead binds nobody. In virtual time a process cannot die, so these tests put a dead one's file in
-// place; e2e kills real ones.
+// S12: a process proven dead binds nobody. In virtual time a process cannot die, so these tests put a dead one's file
+// in place; e2e kills real processes.
 
 func inDir(dir string) option { return with(func(o *elector.Options) { o.StateDir = dir }) }
 
