@@ -20,7 +20,7 @@ import (
 
 func yieldingByAge(started time.Time) elector.Options {
 	return elector.Options{
-		Yield: func() time.Duration { // started is when the process was
+		Yield: func() time.Duration { // started is the start time of the process
 			return min(time.Since(started)/6000, 100*time.Millisecond)
 		},
 	}
