@@ -89,7 +89,7 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 		}
 		assert.LessOrEqual(t, len(seen.errs), 12, "it waits as it was asked to")
 		seen.mu.Unlock()
-		assert.LessOrEqual(t, server.made.Load(), int32(2), "of the first request and of the watch, which dial at once")
+		assert.LessOrEqual(t, server.made.Load(), int32(3), "the first request and the watch dial at once; where dialing takes long, so does a second attempt")
 	}
 }
 

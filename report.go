@@ -142,7 +142,7 @@ func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
 		}
 		r.event(seen, eventType, "stopped leading: "+lost.why())
 	case cause != nil:
-		r.event(seen, corev1.EventTypeNormal, "stopped leading: told to stop")
+		r.event(seen, corev1.EventTypeNormal, "stopped leading: asked to stop")
 	case l.result != nil:
 		r.event(seen, corev1.EventTypeWarning, "stopped leading: the callback failed: "+l.result.Error())
 	default:

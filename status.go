@@ -102,7 +102,7 @@ func (e *Elector) Check(*http.Request) error {
 	lease := e.opts.Namespace + "/" + e.opts.Name
 	switch {
 	case s.term.term != nil && s.term.overruns(now):
-		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was told to stop and still runs, and another replica may lead soon; restart this process", lease)
+		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was asked to stop and still runs, and another replica may lead soon; restart this process", lease)
 	case !s.awake.IsZero() && now.Sub(s.awake) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, now.Sub(s.awake).Round(time.Second))
 	case s.stuck:

@@ -262,7 +262,7 @@ func drawKey(c draw.Canvas) {
 		label  string
 	}{
 		{works, 13 * pixel, "callback runs"},
-		{stopping, 13 * pixel, "told to stop, still runs"},
+		{stopping, 13 * pixel, "asked to stop, still runs"},
 		{alive, 2 * pixel, "standing by"},
 		{overlapping.fill, 13 * pixel, "overlap: two callbacks at once"},
 		{leaderless.fill, 13 * pixel, "gap: nobody leads"},

@@ -269,7 +269,7 @@ func TestEventsAreRecordedOnTheLease(t *testing.T) {
 		f.await(time.Second, nil)
 		a.stop()
 		<-a.done
-		require.Equal(f, []string{"a became leader", "a stopped leading: told to stop"}, recorder.all())
+		require.Equal(f, []string{"a became leader", "a stopped leading: asked to stop"}, recorder.all())
 	})
 }
 

@@ -290,7 +290,7 @@ func (s *story) await(ctx context.Context, a *actor, whats ...string) (event, er
 			return event{}, context.Cause(ctx)
 		case <-late.C:
 			s.clear()
-			return event{}, fmt.Errorf("%s has not told within %v that it %s; its log:\n%s", a.name, patience, whats[0], a.log.String())
+			return event{}, fmt.Errorf("%s has not reported within %v that it %s; its log:\n%s", a.name, patience, whats[0], a.log.String())
 		case <-a.gone:
 			if len(s.events) > 0 {
 				continue // it has reported more

@@ -154,7 +154,7 @@ var mutants = []mutant{
 	{"S7", "a draining term stays valid after another holder was seen", "candidate.go",
 		"\t\tl.term.end()\n\t\tc.report.ended(l, lost, c.seen)\n",
 		"\t\tc.report.ended(l, lost, c.seen)\n"},
-	{"S8", "releases as soon as the callback is told to stop", "lease.go",
+	{"S8", "releases as soon as the callback is asked to stop", "lease.go",
 		"\tcase draining:\n\t\tswitch {",
 		"\tcase draining:\n\t\treturn letGo(c, o, t)\n\t\tswitch {"},
 	{"S8", "releases whatever is there", "lease.go",
