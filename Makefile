@@ -2,8 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model compat compat-build compat-lock compat-servers \
-	importers
+.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model migrating compat compat-build \
+	compat-lock compat-operator compat-servers importers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
@@ -71,6 +71,10 @@ mutants:
 figures:
 	go -C figures test -count=1 -v . -write
 
+# The figures of examples/MIGRATING.md, on a real kube-apiserver.
+migrating: servers
+	go -C examples test -count=1 -v -timeout 15m -run '^TestFigures$$' ./internal/migrating -figures
+
 # A model of the protocol, checked exhaustively where spin is installed (apt-get install spin).
 model:
 	sh model/run.sh
@@ -105,7 +109,20 @@ compat-build:
 compat-lock:
 	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./lock || exit 1; done
 
-# Conformance and e2e on the kube-apiserver of the oldest client-go's release, with that client and with the newest. Building it takes minutes, each time that the build cache does not have it.
+# The module operator with each later controller-runtime: its go.mod has the oldest that it works with.
+CONTROLLER_RUNTIMES = v0.22.5 v0.23.3 v0.24.1 v0.25.2
+compat-operator:
+	@mkdir -p bin
+	@for v in $(CONTROLLER_RUNTIMES); do \
+		echo "operator with controller-runtime $$v"; \
+		cp operator/go.mod bin/operator-$$v.mod && cp operator/go.sum bin/operator-$$v.sum && \
+		go -C operator get -modfile=../bin/operator-$$v.mod sigs.k8s.io/controller-runtime@$$v && \
+		go -C operator mod tidy -modfile=../bin/operator-$$v.mod && \
+		go -C operator test -modfile=../bin/operator-$$v.mod -timeout 15m ./... || exit 1; \
+	done
+
+# Conformance and e2e on the kube-apiserver of the oldest client-go's release, with that client and with the newest.
+# Building it takes minutes, each time that the build cache does not have it.
 OLDEST_SERVER = v1.31.14
 compat-servers:
 	sh internal/compat/servers.sh $(OLDEST_SERVER) bin/$(OLDEST_SERVER)

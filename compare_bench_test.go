@@ -334,8 +334,8 @@ func (b *costBench) clientGo(ctx context.Context, who, lease string) {
 
 func untilDone(ctx context.Context) error { <-ctx.Done(); return nil }
 
-// client opens the watch, if that kind has one, and returns what makes the same requests as an elector does, without
-// one: what its client costs anyhow. Client-go's pauses between two reads are 2 to 4.4 s, at random.
+// client opens the watch, if that kind has one, and returns what makes the same requests as an elector, without an
+// elector: what its client costs anyhow. Client-go's pauses between two reads are 2 to 4.4 s, at random.
 func (b *costBench) client(ctx context.Context, role, kind, who, lease string) (replay func()) {
 	c := b.leases(who).Leases(namespace)
 	period, watched := 2*time.Second, (<-chan watch.Event)(nil)

@@ -35,7 +35,7 @@ func measure[T any](t *testing.T, lenient bool, f func(w *world) T) (result T) {
 }
 
 // again ends the leader of three replicas again and again, at different moments, and returns how long after the time
-// that end returns the next one led, in order of length.
+// that end returns the next leader led, in order of length.
 func again(join joiner, times int, end func(w *world, l *replica) time.Time) func(w *world) []time.Duration {
 	return func(w *world) (gaps []time.Duration) {
 		for _, who := range []string{"a", "b", "c"} {

@@ -53,8 +53,8 @@ func (c cutLeases) Update(ctx context.Context, lease *coordinationv1.Lease, opts
 	}
 }
 
-// TestABrokenConnectionOverASlowLineCostsNoTerm breaks it while every answer takes 2 s, at any moment. A new one takes a
-// round trip more before its first request arrives.
+// TestABrokenConnectionOverASlowLineCostsNoTerm breaks it while every answer takes 2 s, at any moment. A new connection
+// takes a round trip more before its first request arrives.
 func TestABrokenConnectionOverASlowLineCostsNoTerm(t *testing.T) {
 	const trip = 2 * time.Second
 	for i := range 40 {

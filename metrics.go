@@ -31,7 +31,7 @@ type Metrics interface {
 	// Lease.
 	HandedOver(lease types.NamespacedName, gap time.Duration)
 
-	// Overrun reports that the callback still runs and the lease is about to end. It is called when Options.OnOverrun
+	// Overrun reports that the callback still runs and the Lease is about to end. It is called when Options.OnOverrun
 	// is.
 	Overrun(lease types.NamespacedName)
 

@@ -115,7 +115,7 @@ type Options struct {
 	// before it returns. Default: none.
 	OnNewLeader func(identity string)
 
-	// OnOverrun is called when Run is still running and the lease is about to end: three quarters of the stop budget
+	// OnOverrun is called when Run is still running and the Lease is about to end: three quarters of the stop budget
 	// are spent, and another replica may lead soon. Call os.Exit(1) here, so that two callbacks never run at once. It is
 	// called at most once in a term, in a goroutine of its own. Default: an error in the log.
 	OnOverrun func(Term)

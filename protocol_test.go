@@ -976,7 +976,7 @@ func TestAWatchThatClosesIsOpenedAgain(t *testing.T) {
 	})
 }
 
-// A replica that learns by a GET what its watch should have shown opens a new one.
+// A replica that learns by a GET what its watch should have shown opens a new watch.
 func TestAReplicaBackFromAPartitionDoesNotTrustItsOldWatch(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.join("a")

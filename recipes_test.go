@@ -45,7 +45,7 @@ func TestTheReadmesRecipesAreTested(t *testing.T) {
 	}
 }
 
-// rollingUpdate replaces three pods, in any order, by new ones with a maxSurge of 1, and returns how often leadership
+// rollingUpdate replaces three pods, in any order, by new pods with a maxSurge of 1, and returns how often leadership
 // moved.
 func rollingUpdate(t *testing.T, yield bool) (moves int) {
 	inWorld(t, func(w *world) {

@@ -12,9 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// A skewed client makes a candidate one whose clock runs at another rate. In a bubble all clocks are one; but for a
-// candidate whose clock runs at 1.25 all that it measures as 15 s is over after 12 s, and so it is for a candidate that
-// knows of 12 s wherever others know of 15 s: in its options, and in the Lease.
+// A skewed client makes the clock of its candidate run at another rate. A bubble has a single clock. But to a candidate
+// whose clock runs at 1.25, what it measures as 15 s is over after 12 s. The same is true of a candidate that knows of
+// 12 s where others know of 15 s: in its options, and in the Lease.
 type skewed struct {
 	coordinationv1client.LeasesGetter
 	rate  float64

@@ -94,7 +94,7 @@ func (s *simulation) spring(a *actor, moment string, within time.Duration) {
 	})
 }
 
-// comesTo is spring at once, for one who does not hold the lock.
+// comesTo is spring at once, for a caller that does not hold the lock.
 func (s *simulation) comesTo(a *actor, moment string) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
@@ -332,11 +332,11 @@ func (s *simulation) awaitWaking() {
 }
 
 // sleepsAsNewcomer reports whether a sleeper may not have taken in the present term, or the present Lease, before it
-// fell asleep. What it had taken in at the last moment its snapshot does not show, for its loop may have been stopped
-// just before it published that; and the answer to a request takes up to a third of the longest RenewDeadline. On
-// waking it is like a newcomer if the Lease is deleted or edited in its sleep: it knows no more than that an earlier
-// Lease was deleted long ago, or only an earlier holder's promise (doc.go, "What is not promised"). The leader knows its
-// own.
+// fell asleep. What it had taken in at the last moment its snapshot does not show, because its loop may have been
+// stopped just before it published that; and the answer to a request takes up to a third of the longest RenewDeadline.
+// On waking it is like a newcomer if the Lease is deleted or edited in its sleep: it knows no more than that an earlier
+// Lease was deleted long ago, or only an earlier holder's promise (doc.go, "What is not promised"). The leader knows
+// its own.
 func (s *simulation) sleepsAsNewcomer(a *actor) bool {
 	s.lock.Lock()
 	defer s.lock.Unlock()
@@ -400,7 +400,7 @@ type sleepersLeases struct {
 }
 
 // send notes a write as its sender does, before it leaves, and holds it back while the actor sleeps. What has long been
-// given up may leave all the same on waking, for nobody knows how far it had got.
+// given up may leave all the same on waking, because nobody knows how far it had got.
 func (c sleepersLeases) send(ctx context.Context, l *coordinationv1.Lease) context.Context {
 	s, a := c.sim, c.a
 	s.lock.Lock()

@@ -67,7 +67,7 @@ type simulation struct {
 	noJoinUntil time.Time                   // see canHurtNewcomers
 	lastDelete  time.Time
 	snapshots   []*electortest.Snapshot // the latest last
-	inherited   string                  // the StateDir of one that was killed, for the next one that joins; "" for none
+	inherited   string                  // the StateDir of a replica that was killed, for the next that joins; "" for none
 
 	lock        sync.Mutex // guards the rest, and what actors say is guarded by it
 	events      []string
@@ -81,10 +81,10 @@ type simulation struct {
 	tally       map[string]int
 }
 
-// stamps distinguish a write from every other, for their last digits are random.
+// stamps distinguish a write from every other, because their last digits are random.
 type stamps struct{ acquired, renewed int64 }
 
-// A write is one that an actor has sent.
+// A write is a write that an actor has sent.
 type write struct {
 	by   *actor
 	sent time.Time // the last time, if it was repeated
@@ -658,7 +658,7 @@ func (s *simulation) report(seed uint64) {
 	s.Logf("again: go test -run 'TestSimulation' . -sim.seed=%d -sim.hours=%v -count=5", seed, *simHours)
 }
 
-// victim is half of the time the leader, for that hurts most.
+// victim is half of the time the leader, because that hurts most.
 func (s *simulation) victim() *actor {
 	if a := s.leading(); a != nil && s.rng.IntN(2) == 0 {
 		return a
@@ -772,7 +772,7 @@ func (s *simulation) bequeath(dir string) string {
 	return heir
 }
 
-// annotateAtRandom asks the holder to step down, for anybody, for somebody, or for one who does not exist (L8).
+// annotateAtRandom asks the holder to step down, for anybody, for somebody, or for somebody who does not exist (L8).
 func (s *simulation) annotateAtRandom() string {
 	to := []string{"", s.victim().identity, "nobody"}[s.rng.IntN(3)]
 	l, err := s.leases().Get(s.Context(), name, metav1.GetOptions{})
@@ -821,8 +821,8 @@ func (s *simulation) rewrite() string {
 // Lease or to the term are not part of the promise.
 func (s *simulation) canHurtNewcomers(present *coordinationv1.Lease) bool {
 	for _, a := range s.living() {
-		// If a person put in the name, or the duration with it, nobody knows whether the actor has seen
-		// a record of that holder's own.
+		// If the name was put in by an edit, or the duration with it, nobody knows whether the actor has seen a record that
+		// this holder wrote.
 		if a.el.Leader() != holder(present) || s.forged[holder(present)] || s.sleepsAsNewcomer(a) {
 			return true
 		}

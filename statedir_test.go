@@ -17,8 +17,8 @@ import (
 	"github.com/elector-go/elector/electortest"
 )
 
-// S12: a process proven dead binds nobody. In virtual time a process cannot die, so these tests put a dead one's file in
-// place; e2e kills real ones.
+// S12: a process proven dead binds nobody. In virtual time a process cannot die, so these tests put a dead one's file
+// in place; e2e kills real processes.
 
 func inDir(dir string) option { return with(func(o *elector.Options) { o.StateDir = dir }) }
 
@@ -44,7 +44,8 @@ func TestAProcessThatIsProvenDeadIsNotWaitedFor(t *testing.T) {
 		w.join("other") // without the proof it has to wait
 		time.Sleep(100 * time.Millisecond)
 		again := w.join("again", inDir(dir))
-		w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+		took := w.within(50*time.Millisecond, "it leads", func() bool { return w.leader() == again })
+		t.Log("killed, and started again with its StateDir, it leads after", took)
 	})
 }
 

@@ -89,7 +89,7 @@ func (e *Elector) Status() Status {
 
 // Check is a health check with the signature of a healthz.Checker; the request may be nil. It fails
 //
-//   - while the callback overruns its lease: its ctx has ended, it still runs, and another replica may lead soon;
+//   - while the callback overruns its Lease: its ctx has ended, it still runs, and another replica may lead soon;
 //   - when the election's loop has been stuck for more than a LeaseDuration;
 //   - when requests do not return although their time is up, so that no more are sent;
 //   - when the API has refused this candidate (401, 403, 404, 422, or a certificate that is not trusted) for more than

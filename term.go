@@ -85,7 +85,7 @@ func (t Term) String() string {
 
 // Valid reports whether the term has authority at this moment: it has not ended, and less than RenewDeadline has passed
 // since the last successful renewal was sent, by the monotonic clock and by the wall clock. It stays true while a
-// callback drains for another reason than a loss, because the lease is kept until the callback has returned.
+// callback drains for another reason than a loss, because the Lease is kept until the callback has returned.
 func (t Term) Valid() bool { return t.term != nil && t.validAt(time.Now()) }
 
 // ValidUntil returns when the term ends if it is not renewed again: RenewDeadline after the last successful renewal was
@@ -113,7 +113,7 @@ func (t *term) validAt(now time.Time) bool {
 	return t.alive.Err() == nil && age(t.authority.Load().sent, now) < t.renewDeadline
 }
 
-// overruns reports whether the callback still runs when the lease is about to end.
+// overruns reports whether the callback still runs when the Lease is about to end.
 func (t *term) overruns(now time.Time) bool {
 	return !t.returned.Load() && age(t.authority.Load().sent, now) >= t.overrunAfter()
 }

@@ -69,7 +69,7 @@ func (d damage) String() string {
 	}
 }
 
-// leaderless is the time in which no callback ran, from the first one's begin to until.
+// leaderless is the time in which no callback ran, from the begin of the first to until.
 func leaderless(spans []span, until time.Time) time.Duration {
 	spans = slices.SortedFunc(slices.Values(spans), func(a, b span) int { return a.begin.Compare(b.begin) })
 	var gap time.Duration

@@ -170,7 +170,7 @@ func (s *scene) reset() {
 	s.standbys.Reset()
 }
 
-// dropReplies drops those on open connections; new ones work.
+// dropReplies drops replies on open connections; new connections work.
 func (s *scene) dropReplies() {
 	s.requireActed(func() {
 		require.GreaterOrEqual(s.t, s.leaders.DropReplies(false), 2, "open connections")

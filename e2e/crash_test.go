@@ -93,7 +93,7 @@ func TestClientGoActsOnAfterSuspension(t *testing.T) {
 	figures.addTime(wakeActing, clientGo, end.At.Sub(continued))
 }
 
-// suspendLeader suspends the leader for 20 s, in which another one takes over, and returns the time of its waking.
+// suspendLeader suspends the leader for 20 s, in which another takes over, and returns the time of its waking.
 func suspendLeader(f *fleet, kind electorKind) (*replica, time.Time) {
 	leader := f.start(kind)
 	f.nextLeader(10 * time.Second)

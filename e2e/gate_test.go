@@ -51,8 +51,8 @@ func (f *fleet) usurp() {
 	}, 5*time.Second, time.Millisecond)
 }
 
-// TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate has one that writes as fast as it can and never checks
-// its context, as a stuck worker would.
+// TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate has a callback that writes as fast as it can and never
+// checks its context, as a stuck worker would.
 func TestACallbackThatIgnoresItsContextCannotWriteThroughTheGate(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)

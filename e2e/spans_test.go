@@ -16,7 +16,7 @@ type span struct {
 	begin, end time.Time
 }
 
-// spans returns the runs of all callbacks. One that has not ended ends with its process, or else now.
+// spans returns the runs of all callbacks. A run that has not ended ends with its process, or else now.
 func (f *fleet) spans() []span {
 	f.mu.Lock()
 	defer f.mu.Unlock()

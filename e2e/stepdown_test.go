@@ -122,7 +122,7 @@ func TestAnAnnotationDuringADrainAsksForNothingNew(t *testing.T) {
 }
 
 // TestClientGoKeepsTheLeaseThatAnAnnotationAsksFor ends with the annotation that client-go has left on the Lease: it is
-// no request to the one who wins that.
+// no request to the replica that wins it.
 func TestClientGoKeepsTheLeaseThatAnAnnotationAsksFor(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)

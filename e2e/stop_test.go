@@ -83,7 +83,7 @@ func TestClientGoHandsOverBeforeTheWorkHasDrained(t *testing.T) {
 	repeat(t, 3, func(t *testing.T) { stopWhileDraining(newFleet(t), clientGo) })
 }
 
-// stopWhileDraining returns the time from the end of the old leader's work to the beginning of the next one's.
+// stopWhileDraining returns the time from the end of the old leader's work to the beginning of the next leader's.
 func stopWhileDraining(f *fleet, kind electorKind) time.Duration {
 	const drain = 8 * time.Second
 	a := f.start(kind, "-drain="+drain.String())

@@ -63,8 +63,8 @@ func (c *Client) Intercept(f func(Request) Fault) {
 // Partition cuts the link to the server, or heals it with [NoPartition], from this moment on.
 func (c *Client) Partition(p Partition) { c.partition.Store(int32(p)) }
 
-// CloseWatches has the server end this client's open watches, silent ones too. As all that the server sends, the end
-// of a watch arrives half a round trip later, and not through a [Partition]: such a watch stays open and silent.
+// CloseWatches has the server end this client's open watches, silent watches too. Like all that the server sends, the
+// end of a watch arrives half a round trip later, and not through a [Partition]: such a watch stays open and silent.
 func (c *Client) CloseWatches() {
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
@@ -79,7 +79,7 @@ func (c *Client) endWatches() {
 	}
 }
 
-// SilenceWatches, with true, makes this client's watches go silent: open ones stay open and new ones open, but
+// SilenceWatches, with true, makes this client's watches go silent: open watches stay open, and new watches open, but
 // nothing arrives on them any more, not even their end. With false, watches opened from now on are healthy; those
 // once silenced remain silent until they are closed by the client or by [Client.CloseWatches].
 func (c *Client) SilenceWatches(silent bool) {

@@ -26,7 +26,7 @@ func (s *Server) Snapshot() *Snapshot {
 
 // Restore takes the server back to a snapshot of it, as the restore of an etcd backup does: Leases are again as they
 // were, also those deleted since, resourceVersions go on from the snapshot's, so that some are given out a second
-// time, and all watches end, silent ones too. To play the time in which a server that is being restored does not
+// time, and all watches end, silent watches too. To play the time in which a server that is being restored does not
 // answer, cut its clients off meanwhile ([Client.Partition]). A snapshot of another Server panics.
 func (s *Server) Restore(snapshot *Snapshot) {
 	if snapshot.server != s {

@@ -1,4 +1,4 @@
-// Client-go draws its waiting times from math/rand, which yields the same ones in each run of this test then.
+// Client-go draws its waiting times from math/rand, which then yields the same times in each run of this test.
 //go:debug randautoseed=0
 
 package figures

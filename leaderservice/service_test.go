@@ -238,7 +238,8 @@ func TestALateWriteOfAPastLeaderIsAConflictAndThenItLeavesTheSuccessorsAlone(t *
 	})
 }
 
-// Here the past leader does not know that it is one: the rule of the token alone stands between it and the write.
+// Here the past leader does not know that its term is over: the rule of the token alone stands between it and the
+// write.
 func TestATermDoesNotWriteOverALargerToken(t *testing.T) {
 	inShop(t, func(s *shop) {
 		leader := s.join(untilDone)

@@ -9,8 +9,8 @@ import (
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
-// A gate stops a lock's writes, so that its Lease expires: that is neither a release, for the work may go on, nor the end
-// of the process. The Elector sees writes that fail.
+// A gate stops a lock's writes, so that its Lease expires: that is neither a release, because the work may go on, nor
+// the end of the process. The Elector sees writes that fail.
 type gate struct{ closed atomic.Bool }
 
 // gatedClient is a LeasesGetter behind a gate.

@@ -125,8 +125,8 @@ func (l *Lock) lead(ctx context.Context) error {
 	return nil
 }
 
-// outlive stays in a term that is over and whose work may go on, for nobody can know when that has ended: the Lease is
-// not released but expires, unless client-go campaigns anew.
+// outlive stays in a term that is over and whose work may go on, because nobody can know when that has ended: the Lease
+// is not released but expires, unless client-go campaigns anew.
 func (l *Lock) outlive(s *session) {
 	l.mu.Lock()
 	if s.phase == granted || s.phase == left {
@@ -216,8 +216,8 @@ func (l *Lock) stopped() {
 	}()
 }
 
-// resume takes up a term again that client-go had left, for it campaigns anew: as with its own lock, there is nobody to
-// wait for but a callback that still runs. A term that is over ends first. The caller holds mu.
+// resume takes up a term again that client-go had left, because it campaigns anew: as with its own lock, there is
+// nobody to wait for but a callback that still runs. A term that is over ends first. The caller holds mu.
 func (l *Lock) resume(ctx context.Context, s *session, valid bool) {
 	l.gate.closed.Store(false)
 	idle := s.work == nil || s.work.over()

@@ -65,7 +65,7 @@ func backgroundsUnlessReleased(p *program) {
 	p.config.ReleaseOnCancel = false
 }
 
-// disturb does something to a replica, and returns the one that takes its place.
+// disturb does something to a replica, and returns the replica that takes its place.
 func disturb(f *fleet, random *rand.Rand, p *program, start func() *program) *program {
 	select {
 	case <-p.done: // a loss has ended it

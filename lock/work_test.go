@@ -151,7 +151,7 @@ func TestTheCtxOfACallbackThatReturnedAtOnceEndsAtOnceOnALoss(t *testing.T) {
 	})
 }
 
-// The Elector would release the Lease when the API answers again, for its own callback has returned.
+// The Elector would release the Lease when the API answers again, because its own callback has returned.
 func TestALostTermWhoseWorkIsNotJoinedIsNotReleased(t *testing.T) {
 	for name, start := range map[string]func(f *fleet) *program{
 		"Upgrade": func(f *fleet) *program { return f.start("a", backgrounds, drains(4*time.Second)) },

@@ -12,7 +12,7 @@
 //	elector_draining_seconds        for how long the work has been asked to stop and has not returned
 //	elector_terms_total             terms begun
 //	elector_lost_terms_total        terms lost or given up, by reason
-//	elector_overruns_total          terms whose work still ran when the lease was about to end
+//	elector_overruns_total          terms whose work still ran when the Lease was about to end
 //	elector_renewal_latency_seconds how long the answers to successful renewals took
 //	elector_renewal_left_ratio      what was left of RenewDeadline when they came
 //	elector_handover_seconds        how long nobody led before this process did

@@ -98,8 +98,8 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 #define DEAD(i) (RECORDS + 14 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
 #define WRITES (RECORDS + 16)
 #define NEWEST 8  /* the version of the API */
-#define UNDONE 10 /* versions from this on are higher than the API's: a restore has undone them. The highest of them is */
-#define LAST 14
+#define UNDONE 10 /* the versions from this on are higher than the API's: a restore has undone them */
+#define LAST 14   /* the highest of these: what the API had when it was restored */
 #ifdef REPEATS
 #define AHEAD LAST /* a documented limit: the version is one that was undone, so a PUT on what was undone fits */
 #else
@@ -220,9 +220,10 @@ bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught;
 byte j, n, w; /* scratch, 0 between steps */
 
 /* canon gives one name to states that nobody can tell apart. Versions are only compared, and by one candidate at a time,
-   with the API's the highest but for those that a restore has undone: so they become ranks in each candidate's slots. Of writes it only matters which are the
-   same: those in the API, and those that may still get there, are told apart by all; others by the candidate alone that
-   has seen them. Of UIDs it only matters whether they are the API's. In C because it is most of the work. */
+   with the API's the highest but for those that a restore has undone: so they become ranks in each candidate's slots. Of
+   writes it only matters which are the same: those in the API, and those that may still get there, are told apart by all;
+   others by the candidate alone that has seen them. Of UIDs it only matters whether they are the API's. In C because it is
+   most of the work. */
 c_code {
 	static void rankOf(int i)
 	{	unsigned char *v[4], t[4];
@@ -466,9 +467,8 @@ inline replay(i) {
 }
 
 #if KINDS & 64
-/* told: what a restore undoes, candidate i has seen, or it is its own write whose reply will tell it. Who has not is not
-   bound by it: a documented limit. So the restore happens only when both have, and both are judged. A renewal that only
-   its holder knows of was seen by nobody who could wait for it. */
+/* told: what a restore undoes, candidate i has seen, or it is its own write, whose reply is on its way. Who has not seen it
+   is not bound by it: a documented limit. So the restore happens only when both are told, and then both are judged. */
 #ifdef UNSEEN
 #define told(i) true
 #else
@@ -514,7 +514,11 @@ inline restore() {
 proctype Hand() {
 	do
 #if KINDS & 64
-	:: d_step { FAULT(RESTORES) && snap == untaken ->
+	:: d_step { FAULT(RESTORES) && snap == untaken &&
+#ifdef DELETED
+		released(API) && /* others bind by themselves */
+#endif
+		true ->
 		printf("HAND: takes a snapshot of the API\n");
 		copy(API, SNAP); snap = current; canon() }
 	:: d_step { FAULT(RESTORES) && snap == past &&

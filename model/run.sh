@@ -55,7 +55,7 @@ fails() {
 	name=$1
 	shift
 	build -DBFS "$@"
-	timeout 300 ./pan -n -w24 >pan.out 2>&1
+	timeout 600 ./pan -n -w24 >pan.out 2>&1
 	if grep -q 'assertion violated' pan.out; then
 		line "$name" found
 	else

@@ -69,8 +69,8 @@ func (c *sharedCache) WaitForCacheSync(ctx context.Context) bool {
 	}
 }
 
-// IndexField leaves an index of an earlier term as it is, for there is no way to make it anew. A second one of the same
-// term is refused, as by any cache.
+// IndexField leaves an index of an earlier term as it is, because there is no way to make it anew. A second one of the
+// same term is refused, as by any cache.
 func (c *sharedCache) IndexField(ctx context.Context, obj client.Object, field string, extract client.IndexerFunc) error {
 	kind, err := apiutil.GVKForObject(obj, c.scheme)
 	if err != nil {

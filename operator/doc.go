@@ -1,10 +1,15 @@
 // Package operator brings Elector to programs built on controller-runtime. There are two ways.
 //
-// Elect is one line before ctrl.NewManager. The manager stays controller-runtime's own: standbys serve webhooks, caches,
+// New takes the place of ctrl.NewManager. The manager stays controller-runtime's own: standbys serve webhooks, caches,
 // probes and metrics, and a loss of leadership ends the process. What changes is the election.
 //
+//	mgr, err := operator.New(cfg, ctrl.Options{LeaderElection: true, LeaderElectionID: "orders.example.com" /* unchanged */})
+//
+// Elect does the same to options in a variable, and returns the Elector:
+//
 //	opts := ctrl.Options{LeaderElection: true, LeaderElectionID: "orders.example.com" /* unchanged */}
-//	if _, err := operator.Elect(cfg, &opts); err != nil {
+//	el, err := operator.Elect(cfg, &opts)
+//	if err != nil {
 //		return err
 //	}
 //	mgr, err := ctrl.NewManager(cfg, opts)

@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/lock"
@@ -62,4 +63,22 @@ func TestTheElectorsOtherOptionsCanBeSet(t *testing.T) {
 	el, err := Elect(&rest.Config{}, &opts, func(o *elector.Options) { o.Identity = "shop-7" })
 	require.NoError(t, err)
 	require.Equal(t, "shop-7", el.Status().Identity)
+}
+
+func TestNewMakesAManagerThatElects(t *testing.T) {
+	opts := manager.Options{LeaderElection: true, LeaderElectionNamespace: "shop", Metrics: server.Options{BindAddress: "0"}}
+	_, err := New(&rest.Config{}, opts)
+	require.ErrorContains(t, err, "LeaderElectionID: ")
+
+	opts.LeaderElectionID = "orders"
+	var elects bool
+	mgr, err := New(&rest.Config{}, opts, func(*elector.Options) { elects = true })
+	require.NoError(t, err)
+	require.NotNil(t, mgr)
+	require.True(t, elects)
+
+	opts.LeaderElection = false
+	mgr, err = New(&rest.Config{}, opts)
+	require.NoError(t, err)
+	require.NotNil(t, mgr)
 }

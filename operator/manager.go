@@ -44,8 +44,8 @@ type Manager struct {
 //
 // The function setup adds the controllers to the manager that it is given, as to any manager. It is called for each
 // term, and once more before the first: what works only once is found by that, and refused. It must not write to the
-// API, for it is also called on standbys; a Runnable that it adds may. In each term it may call IndexField with the same
-// function as in the others: an index is made once and kept.
+// API, because it is also called on standbys; a Runnable that it adds may. In each term it may call IndexField with the
+// same function as in the others: an index is made once and kept.
 //
 // The manager's client, and those of NewCluster, write only while a term is valid. GracefulShutdownTimeout is -1, wait
 // for ever, unless it is set. If it is set, and the controllers take longer than that to stop, the process ends with the
@@ -171,10 +171,10 @@ func (m *Manager) Add(r manager.Runnable) error {
 	return m.Manager.Add(r)
 }
 
-// Warm has the caches of these types filled before the election starts, so that a candidate is warm. List each type that
-// the controllers watch or read; for one of which they watch the metadata only, a metav1.PartialObjectMetadata with its
-// kind. Call it before Start. Readiness does not wait for the caches: a conversion webhook in this process has to
-// be ready before the caches can be filled.
+// Warm has the caches of these types filled before the election starts, so that a candidate is warm. List each type
+// that the controllers watch or read; for a type of which they watch the metadata only, a metav1.PartialObjectMetadata
+// with its kind. Call it before Start. Readiness does not wait for the caches: a conversion webhook in this process has
+// to be ready before the caches can be filled.
 func (m *Manager) Warm(types ...client.Object) error {
 	var errs []error
 	for _, t := range types {

@@ -213,7 +213,7 @@ func TestTheNextLeadersFirstWriteReplacesACrashedOne(t *testing.T) {
 	require.Equal(t, []string{"", "pod-0", "pod-1"}, s.led())
 }
 
-// A frozen process cannot empty it; when it wakes it finds that done, and leaves the next one's alone.
+// A frozen process cannot empty it. When it wakes, it finds that done, and leaves the next leader's address alone.
 func TestALeaderThatWasFrozenLeavesTheNextOnesAddressAlone(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

@@ -1,4 +1,4 @@
-// Leaderservice is a server of which one replica at a time leads, and whose Service leads to that one.
+// Leaderservice is a server of which one replica at a time leads, and whose Service sends requests to that replica.
 package main
 
 import (

@@ -152,7 +152,7 @@ func (d *drama) loss(ctx context.Context) error {
 	if err := d.newLeader(ctx); err != nil {
 		return err
 	}
-	d.handedOver("lost lease", old, fmt.Sprintf("told after %s, done before the lease expired", short(toldAfter)))
+	d.handedOver("lost lease", old, fmt.Sprintf("asked at %s, done before the lease expired", short(toldAfter)))
 	gap := d.gap
 	if err := d.pause(ctx, reading/2); err != nil {
 		return err

@@ -232,7 +232,7 @@ func (s *stage) show(e event) {
 		}
 		s.line(e.at, e.who.name, line)
 	case told:
-		s.line(e.at, e.who.name, fmt.Sprintf("told to stop, cause %q", e.cause))
+		s.line(e.at, e.who.name, fmt.Sprintf("asked to stop, cause %q", e.cause))
 	case ends:
 		s.ended = e.at
 		if !e.who.isDead() {

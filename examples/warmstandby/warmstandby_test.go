@@ -60,7 +60,7 @@ func TestALossIsSurvivedAgainAndAgain(t *testing.T) {
 	f.Reconciles(first)
 	f.OneAtATime()
 
-	// Alone, so that it is the one to lead again when the thief's lease has expired.
+	// Alone, so that it is sure to lead again when the thief's lease has expired.
 	require.NoError(t, f.StealLease(f.Context(), "checksum", "somebody", 1))
 	f.Await("the end of the term", func(l fleet.Line) bool { return l.Is("All workers finished") })
 	require.Same(t, first, f.Leader(), "the same process leads again")
@@ -85,7 +85,7 @@ func TestStandbysAreHealthyAndReady(t *testing.T) {
 	}
 }
 
-// TestFigures measures the time from SIGTERM of the leader to the first reconciliation by the next one.
+// TestFigures measures the time from SIGTERM of the leader to the first reconciliation by the next leader.
 func TestFigures(t *testing.T) {
 	const configMaps, handOvers = 500, 5
 	finished := func(cm *corev1.ConfigMap) { // so that nothing is left to write

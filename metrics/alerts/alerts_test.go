@@ -153,8 +153,8 @@ func (w *world) outage(fault electortest.Fault, d time.Duration) {
 	}
 }
 
-// roll replaces pods one by one, and each time the one that leads, which is the worst case: first a new one, then the
-// old one goes.
+// roll replaces pods one by one, and each time the leader, which is the worst case: first a new pod comes, then the old
+// pod goes.
 func (w *world) roll(pods int, pause time.Duration) {
 	for range pods {
 		w.start(w.api)

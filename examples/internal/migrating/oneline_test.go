@@ -19,7 +19,7 @@ var oneLine = []struct {
 	program string
 	lines   int
 	joined  bool          // the next one works only after the old one has stopped
-	within  time.Duration // from SIGTERM to the next one's work: much more than it takes, for a machine under load
+	within  time.Duration // from SIGTERM to the next leader's work: much more than it takes, for a machine under load
 	slow    bool          // before, nothing is released
 }{
 	{program: "clientset", lines: 1, joined: true, within: 10 * time.Second},
@@ -135,7 +135,8 @@ func (f *oneLineFleet) await(r *fleet.Replica, message string) fleet.Line {
 	return l
 }
 
-// handOver terminates a leader, and returns the time from then to the work of the next one. Then that one is gone too.
+// handOver terminates a leader, and returns the time from then to the work of the next leader. Then that leader is gone
+// too.
 func (f *oneLineFleet) handOver(program string, joined bool) time.Duration {
 	f.t.Helper()
 	old := f.start(program)

@@ -109,7 +109,8 @@ func (f *operators) serves(r *fleet.Replica, path string) {
 	}, 10*time.Second, 10*time.Millisecond, path)
 }
 
-// mayReview lets the replicas ask whom a token belongs to, and what that one may, as kubebuilder's metrics_auth_role does.
+// mayReview lets the replicas ask whom a token belongs to, and what that user may do, as kubebuilder's
+// metrics_auth_role does.
 var mayReview = sync.OnceValue(func() error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "metrics-auth-role"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},

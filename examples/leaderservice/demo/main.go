@@ -115,7 +115,7 @@ func (s *story) newLeader(ctx context.Context) error {
 	}
 }
 
-// end ends the leader, and waits for the next one.
+// end ends the leader, and waits for the next leader.
 func (s *story) end(ctx context.Context, sig syscall.Signal) error {
 	old := s.leader
 	s.say(time.Now(), old, "is sent the signal %q", sig)
@@ -130,7 +130,7 @@ func (s *story) end(ctx context.Context, sig syscall.Signal) error {
 	return s.newLeader(ctx)
 }
 
-// selects shows which pods the Service leads to, and fails if those are not the ones.
+// selects shows which pods the Service leads to, and fails if those are not as expected.
 func (s *story) selects(ctx context.Context, want ...string) error {
 	selected, err := s.Selected(ctx)
 	if err != nil {
