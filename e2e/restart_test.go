@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,22 +96,39 @@ func TestWithATornFileTheLeaseHasToExpire(t *testing.T) {
 // programs do that take it from the pod's name. Nothing proves then that the old process is dead.
 func TestClientGoIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
-	leader := f.start(clientGo)
+	for _, took := range newFleet(t).restartInPlace() {
+		figures.addTime(restart, clientGo, took)
+	}
+}
+
+// The same programs on package lock, with a directory that proves it.
+func TestALockWithStateDirIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
+	t.Parallel()
+	took := newFleet(t).restartInPlace("-state-dir=" + t.TempDir())
+	t.Logf("begin of Run to leading: %v", took)
+	require.Less(t, slices.Max(took), 5*time.Second, "where the Lease binds for %v", leaseDuration)
+}
+
+// restartInPlace kills a leader that is client-go's, starts it again under the same identity, and returns how long it then
+// took to lead.
+func (f *fleet) restartInPlace(flags ...string) (took []time.Duration) {
+	f.t.Helper()
+	leader := f.start(clientGo, flags...)
 	f.nextLeader(20 * time.Second)
-	id := "-id=" + leader.id
+	flags = append(flags, "-id="+leader.id)
 	for range 5 {
 		time.Sleep(rand.N(500 * time.Millisecond))
 		f.kill(leader)
 		killed := time.Now()
-		leader = f.start(clientGo, id)
+		leader = f.start(clientGo, flags...)
 		since := func(kind event.Kind) event.Event {
 			return f.await(string(kind), 2*leaseDuration, func(events []event.Event) *event.Event {
 				return find(events, func(e event.Event) bool { return e.Kind == kind && e.At.After(killed) })
 			})
 		}
-		figures.addTime(restart, clientGo, since(event.Begin).At.Sub(since(event.Ready).At))
+		took = append(took, since(event.Begin).At.Sub(since(event.Ready).At))
 	}
+	return took
 }
 
 // kill returns when the process is gone and all that it said was read.
