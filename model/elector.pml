@@ -636,7 +636,7 @@ inline settle(i) {
 	overtaken[i] = overtaken[i] || (phase[i] != standby && !owns(i));
 #ifndef DROP_S8_SENT
 	/* A release that was sent may have been applied, and another may have led since: what is now seen is ours only if it
-	   is that release, or another write still in doubt. */
+	   is that release, or another write still in doubt. The code does not have this rule, and goes by overtaken alone. */
 	if
 	:: phase[i] == releasing && write[DOUBTF(i)] != 0 -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
 	:: else
