@@ -36,8 +36,8 @@ var namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 //   - LeaderElectionResourceLockInterface to the Elector's lock, and RenewDeadline and RetryPeriod to how often the
 //     manager asks that lock, which costs no requests;
 //   - LeaderElectionReleaseOnCancel: the manager releases the Lease after its Runnables have stopped;
-//   - GracefulShutdownTimeout to -1, wait for ever, unless it is set. If it is set, Elect logs what it costs: what has
-//     not stopped by then runs while the next leader works, until the process ends.
+//   - GracefulShutdownTimeout to -1, wait for ever, unless it is set. If it is set, Elect logs what it costs: what has not
+//     stopped by then runs on while another replica leads, until the process ends.
 //
 // As with the manager's own election, Start returns an error when leadership is lost, and the process must end then. If
 // it has not ended when three quarters of the stop budget, LeaseDuration − RenewDeadline, are spent, OnOverrun is called;
@@ -76,7 +76,7 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 		if logger.GetSink() == nil {
 			logger = log.Log
 		}
-		logger.Info("GracefulShutdownTimeout is set: Runnables that have not stopped by then run beside the next leader until the process ends. "+
+		logger.Info("GracefulShutdownTimeout is set: Runnables that have not stopped by then run on while another replica leads, until the process ends. "+
 			"Leave it out, and the Lease is kept until they have stopped", "gracefulShutdownTimeout", limit)
 	}
 	return l.Elector(), nil

@@ -1,9 +1,11 @@
 package operator
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -38,11 +40,18 @@ func TestWithoutLeaderElectionElectChangesNothing(t *testing.T) {
 	require.Equal(t, manager.Options{LeaderElectionID: "orders"}, opts)
 }
 
-func TestAGracefulShutdownTimeoutThatIsSetIsKept(t *testing.T) {
-	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop", GracefulShutdownTimeout: ptr.To(time.Minute)}
-	_, err := Elect(&rest.Config{}, &opts)
-	require.NoError(t, err)
-	require.Equal(t, time.Minute, *opts.GracefulShutdownTimeout)
+func TestAGracefulShutdownTimeoutThatIsSetIsKeptAndItsCostLogged(t *testing.T) {
+	for timeout, logged := range map[time.Duration]bool{time.Minute: true, forever: false} {
+		var log strings.Builder
+		opts := manager.Options{
+			LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop", GracefulShutdownTimeout: &timeout,
+			Logger: funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}),
+		}
+		_, err := Elect(&rest.Config{}, &opts)
+		require.NoError(t, err)
+		require.Equal(t, timeout, *opts.GracefulShutdownTimeout)
+		require.Equal(t, logged, strings.Contains(log.String(), "while another replica leads"))
+	}
 }
 
 func TestMistakesInTheOptionsAreReportedTogether(t *testing.T) {

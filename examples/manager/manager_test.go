@@ -36,6 +36,14 @@ func TestASignalHandsOver(t *testing.T) {
 	f.Terminate(second)
 	require.Zero(t, f.ExitCode(second))
 	f.OneAtATime()
+
+	order := []string{"All workers finished", "Stopping and waiting for caches", "Released the lease"}
+	for _, l := range f.Lines() {
+		if l.Replica == second && len(order) > 0 && l.Is(order[0]) {
+			order = order[1:]
+		}
+	}
+	require.Empty(t, order, "the lease is released when the workers have stopped")
 }
 
 func TestALossEndsTheProcess(t *testing.T) {
