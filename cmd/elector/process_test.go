@@ -262,6 +262,21 @@ func TestTheProgramDiesWithItsElector(t *testing.T) {
 	t.Logf("figure: SIGKILL of elector to the next leader's program: %v of 6 s", time.Since(at).Round(time.Millisecond))
 }
 
+// When the guard is late, nothing is below elector any more.
+func TestADaemonDiesWithItsElector(t *testing.T) {
+	s := newStage(t)
+	leader := s.run(`setsid sleep 999 & echo daemon=$!; echo leading=$$; wait`)
+	daemon, pid := leader.pid("daemon"), leader.pid("leading")
+	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP))
+	leader.signal(syscall.SIGKILL)
+	leader.exitCode()
+	s.gone(pid)
+	require.True(t, alive(daemon))
+	require.NoError(t, syscall.Kill(guard, syscall.SIGCONT))
+	s.gone(daemon)
+}
+
 func TestAFrozenElectorsProgramIsKilledByTheGuardBeforeAnotherLeads(t *testing.T) {
 	s := newStage(t)
 	leader, standby, pid := s.pair(polite, short6...)
