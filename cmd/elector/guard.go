@@ -22,8 +22,9 @@ import (
 //	group <pgid>   guard this process group
 //	until <ns>     kill it at this time of sharedClock; answered by the same line
 //
-// At the deadline, and when the input ends, the guard kills the group and what else descends from elector. When the
-// group is gone, elector kills the guard. The times are absolute and of a clock that all processes share: so a line that
+// At the deadline, and when the input ends, the guard kills the group, what else descends from elector, and on Linux all
+// that have elector's identity in their environment: when elector dies, what has left the group is no longer below it.
+// When the group is gone, elector kills the guard. The times are absolute and of a clock that all processes share: so a line that
 // was held up on its way, in a frozen elector or in the pipe, grants nothing.
 
 // A guard is elector's end of it.
@@ -38,7 +39,7 @@ type guard struct {
 	heard    time.Time     // when an answer was last read
 }
 
-func startGuard(n *nursery, binary string) (*guard, error) {
+func startGuard(n *nursery, binary, identity string) (*guard, error) {
 	input, toGuard, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func startGuard(n *nursery, binary string) (*guard, error) {
 	defer input.Close()
 	defer output.Close()
 	g := &guard{nursery: n, input: toGuard, answers: fromGuard, answered: make(chan struct{}, 1)}
-	g.pid, g.end, err = n.start(binary, []string{binary, guardHelper, strconv.Itoa(os.Getpid())}, &os.ProcAttr{
+	g.pid, g.end, err = n.start(binary, []string{binary, guardHelper, strconv.Itoa(os.Getpid()), identity}, &os.ProcAttr{
 		Files: []*os.File{input, output, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setpgid: true}, // a terminal's Ctrl-C and Ctrl-Z are not for it
 	})
@@ -117,11 +118,12 @@ func (g *guard) dismiss() {
 func runGuard(args []string) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGTSTP, syscall.SIGPIPE)
-	parent, err := strconv.Atoi(strings.Join(args, " "))
+	parent, err := strconv.Atoi(args[0])
 	if err != nil {
 		return exitOwnFailure
 	}
 	others := othersOf(parent, os.Getpid())
+	all := func() []int { return append(descendants(parent, others), marked(args[1])...) }
 	lines := make(chan string)
 	go readLines(os.Stdin, lines)
 	var group int
@@ -132,7 +134,7 @@ func runGuard(args []string) int {
 			wait = min(wait, until-sharedClock())
 		}
 		if wait <= 0 {
-			kill(group, parent, others)
+			kill(group, all)
 			fmt.Fprintln(os.Stderr, "elector: guard: the lease is about to end and elector has not stopped the program: killed it")
 			return 0
 		}
@@ -143,7 +145,7 @@ func runGuard(args []string) int {
 			n, _ := strconv.ParseInt(value, 10, 64)
 			switch {
 			case !more:
-				kill(group, parent, others)
+				kill(group, all)
 				fmt.Fprintln(os.Stderr, "elector: guard: elector has died: killed the program")
 				return 0
 			case verb == "until":
@@ -173,13 +175,13 @@ func othersOf(elector, guard int) map[int]bool {
 	return others
 }
 
-// kill kills the group, and what else descends from elector. A process that forks meanwhile is found in the next round.
-func kill(group, elector int, others map[int]bool) {
+// kill kills the group and all. A process that forks meanwhile is found in the next round.
+func kill(group int, all func() []int) {
 	for range 10 {
 		if group > 0 {
 			_ = syscall.Kill(-group, syscall.SIGKILL)
 		}
-		rest := descendants(elector, others)
+		rest := all()
 		if len(rest) == 0 {
 			return
 		}

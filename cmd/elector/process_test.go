@@ -252,14 +252,29 @@ func TestAProgramThatCrashesHandsOverAtOnceAndItsSignalIsTheExitCode(t *testing.
 
 func TestTheProgramDiesWithItsElector(t *testing.T) {
 	s := newStage(t)
-	leader, standby, pid := s.pair(`sleep 999 & echo child=$!; echo leading=$$; wait`, short6...)
-	child := leader.pid("child")
+	leader, standby, pid := s.pair(`sleep 999 & echo child=$!; setsid sleep 999 & echo daemon=$!; echo leading=$$; wait`, short6...)
+	child, daemon := leader.pid("child"), leader.pid("daemon")
 	at := leader.signal(syscall.SIGKILL)
 	first := s.gone(pid).Sub(at)
-	t.Logf("figure: SIGKILL of elector to the end of its program: %v, of the program's child: %v", first, s.gone(child).Sub(at))
+	t.Logf("figure: SIGKILL of elector to the end of its program: %v, of the program's child: %v, of its daemon: %v", first, s.gone(child).Sub(at), s.gone(daemon).Sub(at))
 	require.False(t, strings.Contains(standby.String(), "leading="), "the standby's program must not run yet")
 	standby.pid("leading")
 	t.Logf("figure: SIGKILL of elector to the next leader's program: %v of 6 s", time.Since(at).Round(time.Millisecond))
+}
+
+// When the guard is late, nothing is below elector any more.
+func TestADaemonDiesWithItsElector(t *testing.T) {
+	s := newStage(t)
+	leader := s.run(`setsid sleep 999 & echo daemon=$!; echo leading=$$; wait`)
+	daemon, pid := leader.pid("daemon"), leader.pid("leading")
+	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP))
+	leader.signal(syscall.SIGKILL)
+	leader.exitCode()
+	s.gone(pid)
+	require.True(t, alive(daemon))
+	require.NoError(t, syscall.Kill(guard, syscall.SIGCONT))
+	s.gone(daemon)
 }
 
 func TestAFrozenElectorsProgramIsKilledByTheGuardBeforeAnotherLeads(t *testing.T) {

@@ -43,6 +43,8 @@ type command struct {
 	path string
 	argv []string
 	env  []string
+
+	identity string // the variable of env by which its processes are known
 }
 
 // findCommand finds the program before anything is campaigned for. The error has the exit code that a shell would give.
@@ -64,7 +66,7 @@ func start(ctx context.Context, n *nursery, cmd command, deadline time.Time) (*p
 	if err != nil {
 		return nil, err
 	}
-	g, err := startGuard(n, binary)
+	g, err := startGuard(n, binary, cmd.identity)
 	if err != nil {
 		return nil, fmt.Errorf("start the guard process: %w", err)
 	}
@@ -124,7 +126,7 @@ func runStart(args []string) int {
 // terminate asks all of the program's processes to end. One that is stopped could not: SIGCONT is for those.
 func (p *program) terminate() {
 	pids := []int{-p.pid}
-	for _, pid := range descendants(os.Getpid(), p.others) {
+	for _, pid := range p.below() {
 		// Those of the group have it from the group: to some programs a second SIGTERM means more than one.
 		if group, err := syscall.Getpgid(pid); err == nil && group != p.pid {
 			pids = append(pids, pid)
@@ -136,11 +138,14 @@ func (p *program) terminate() {
 	}
 }
 
-func (p *program) kill() { kill(p.pid, os.Getpid(), p.others) }
+func (p *program) kill() { kill(p.pid, p.below) }
+
+// below are the processes below this one that are the program's. Only Linux says.
+func (p *program) below() []int { return descendants(os.Getpid(), p.others) }
 
 // alive reports whether any process of the program is there: its group, and on Linux also what has left the group.
 func (p *program) alive() bool {
-	return !errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) || len(descendants(os.Getpid(), p.others)) > 0
+	return !errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) || len(p.below()) > 0
 }
 
 // gone ends the guard and takes the terminal back.

@@ -237,9 +237,10 @@ func (r *runner) lead(ctx context.Context) error {
 	runtime.LockOSThread() // the program dies with the thread that starts it
 	defer runtime.UnlockOSThread()
 	cmd := r.command
+	cmd.identity = "ELECTOR_IDENTITY=" + term.Identity()
 	cmd.env = append(os.Environ(),
+		cmd.identity,
 		"ELECTOR_LEASE="+r.lease.String(),
-		"ELECTOR_IDENTITY="+term.Identity(),
 		"ELECTOR_TOKEN="+strconv.FormatUint(term.Token(), 10))
 	r.began = time.Now()
 	starting, cancel := context.WithDeadline(ctx, d.kill())

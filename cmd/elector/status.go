@@ -172,7 +172,7 @@ func (r *report) adviseHeld(seconds time.Duration, now time.Time) {
 		r.advise("The last renewal is %s in the future: the holder's clock or this machine's is wrong. Candidates do not compare clocks, but the times shown here mean little.", short(ahead))
 	case now.After(*r.Expires):
 		r.State = stateExpired
-		r.advise("By this machine's clock the Lease expired %s ago. If the last renewal moves when you look again, the clocks differ and the holder is well.", short(now.Sub(*r.Expires)))
+		r.advise("By this machine's clock the Lease expired %s ago. If the last renewal has moved when you run this again, the clocks differ and the holder is well.", short(now.Sub(*r.Expires)))
 		r.advise("If not, the holder has crashed or is cut off, and no candidate has taken over: check that one runs, its log, and its rights (get, update, watch). Do not delete the Lease: a free or expired one is taken by itself.")
 	case now.Sub(*r.LastRenewal) > seconds/2:
 		r.advise("The last renewal is %s old, of %s: the holder is late. If it goes on like this, another takes over in %s.", short(now.Sub(*r.LastRenewal)), short(seconds), short(r.Expires.Sub(now)))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strconv"
 	"syscall"
@@ -77,6 +78,17 @@ func descendants(root int, except map[int]bool) []int {
 		found = append(found, children[found[i]]...)
 	}
 	return found
+}
+
+// marked are the processes that have a variable in their environment.
+func marked(variable string) (pids []int) {
+	for _, p := range processes() {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid)) // another user's cannot be read, nor killed
+		if bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00")) {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids
 }
 
 // orphans are the children of this process that have ended and that neither it nor os/exec has started.

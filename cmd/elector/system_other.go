@@ -15,4 +15,5 @@ func sharedClock() time.Duration { return time.Duration(time.Now().UnixNano()) }
 func becomeSubreaper()                    {}
 func dieWithParent(*syscall.SysProcAttr)  {}
 func descendants(int, map[int]bool) []int { return nil }
+func marked(string) []int                 { return nil }
 func orphans() []int                      { return nil }
