@@ -140,15 +140,12 @@ func (c *candidate) makeRoom(do action, now time.Time) bool {
 	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
 		return false
 	}
-	if len(c.calls.all)+c.watch.underWay() >= maxCalls {
-		return false
-	}
 	open, limit := c.calls.open(), 3
 	if c.own.phase == standingBy {
 		limit = 2
 	}
 	if len(open) < limit {
-		return true
+		return len(c.calls.all)+c.watch.underWay() < maxCalls
 	}
 	victim := open[len(open)-1]
 	for _, k := range open {
@@ -160,7 +157,7 @@ func (c *candidate) makeRoom(do action, now time.Time) bool {
 	if c.own.phase == standingBy && !victim.ignored {
 		return false
 	}
-	c.giveUp(victim, now)
+	c.giveUp(victim, now) // even if a watch that opens is the fourth: it may hang for as long
 	return len(c.calls.all)+c.watch.underWay() < maxCalls
 }
 

@@ -92,6 +92,26 @@ func TestOneStallOfSevenAndAHalfSecondsCostsNoTerm(t *testing.T) {
 	}
 }
 
+func TestAStallThatEndsTheWatchTooCostsNoTerm(t *testing.T) {
+	for i := range 40 {
+		inWorld(t, func(w *world) {
+			a := w.join("a")
+			w.awaitLeader(time.Second)
+			w.join("b")
+			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
+			a.client.CloseWatches() // the next one is opened during the stall, and is under way until it ends
+			time.Sleep(roundTrip)
+			a.client.Partition(electortest.Both)
+			a.client.Intercept(electortest.On(electortest.Fault{LoseRequest: true}))
+			time.Sleep(7500 * time.Millisecond)
+			a.client.Partition(electortest.NoPartition)
+			a.client.Intercept(nil)
+			time.Sleep(time.Minute)
+			w.oneTerm()
+		})
+	}
+}
+
 func TestErrorsForAlmostEightSecondsCostNoTerm(t *testing.T) {
 	for i := range 40 {
 		inWorld(t, func(w *world) {

@@ -235,8 +235,21 @@ func (l *Lock) resume(ctx context.Context, s *session, valid bool) {
 		return
 	}
 	work := s.work
+	var limit <-chan time.Time
+	if l.drainLimit > 0 {
+		limit = time.After(l.drainLimit)
+	}
 	go func() {
-		<-work.returned
+		select {
+		case <-work.returned:
+		case <-limit:
+			l.mu.Lock()
+			if l.session == s { // else the gate is another's
+				l.gate.closed.Store(true)
+			}
+			l.mu.Unlock()
+			<-work.returned
+		}
 		close(s.letGo)
 	}()
 }

@@ -226,6 +226,11 @@ func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *
 	}{
 		"stopped":                         {func(*program) {}, func(a *program) { a.stop() }},
 		"stopped without ReleaseOnCancel": {func(p *program) { p.config.ReleaseOnCancel = false }, func(a *program) { a.stop() }},
+		"stopped without ReleaseOnCancel, and run again": {func(p *program) { p.config.ReleaseOnCancel = false }, func(a *program) {
+			a.stop()
+			<-a.done
+			a.run()
+		}},
 		"stepped down": {func(*program) {}, func(a *program) {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
