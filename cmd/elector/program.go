@@ -162,6 +162,12 @@ func ownsTerminal() bool {
 	return err == nil && group == syscall.Getpgrp()
 }
 
+// hasTerminal reports whether standard input is a terminal that has not been hung up.
+func hasTerminal() bool {
+	_, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	return err == nil
+}
+
 // takeTerminal makes this process's group the foreground of the terminal again, unless somebody else is there: a shell,
 // while elector is stopped.
 func takeTerminal(from int) {

@@ -213,13 +213,18 @@ func quiet(err error) error {
 // passSignals stops elector on SIGTERM and SIGINT, and passes the others on to the program's first process.
 func (r *runner) passSignals(stop func()) {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT}, passedOn...)...)
+	terminal := ownsTerminal()
+	for _, sig := range append([]os.Signal{syscall.SIGTERM, syscall.SIGINT}, passedOn...) {
+		if sig != syscall.SIGHUP || !signal.Ignored(sig) { // as by nohup
+			signal.Notify(signals, sig)
+		}
+	}
 	for sig := range signals {
 		switch {
 		case sig == syscall.SIGTERM || sig == syscall.SIGINT:
 			stop()
-		case sig == syscall.SIGHUP && ownsTerminal():
-			stop() // the terminal is gone
+		case sig == syscall.SIGHUP && terminal && (ownsTerminal() || !hasTerminal()):
+			stop() // the terminal is gone, or the shell ends
 		default:
 			r.children.pass(sig.(syscall.Signal))
 		}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -95,4 +96,20 @@ func TestTheTerminalsSignalsThatAProgramIgnores(t *testing.T) {
 		require.NotZero(t, r.pid("status"), "reading is an error, and does not stop a leader")
 		require.Equal(t, ttin|ttou, r.ignored())
 	})
+}
+
+func TestWithItsTerminalElectorEnds(t *testing.T) {
+	for name, flags := range map[string][]string{"WhileItsProgramRuns": {"--", "cat"}, "WhileItStandsBy": {"--restart", "--", "cat"}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			if name == "WhileItStandsBy" {
+				s.run(polite).pid("leading")
+			}
+			r, _ := s.terminal("exec " + s.elector(flags...))
+			r.says(map[string]string{"WhileItStandsBy": "New leader", "WhileItsProgramRuns": "Started the program"}[name])
+			self := r.child(r.cmd.Process.Pid, s.command().Args[0], "run")
+			r.signal(syscall.SIGKILL)
+			s.gone(self)
+		})
+	}
 }
