@@ -3,8 +3,10 @@ package elector_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,8 +16,9 @@ import (
 // This file takes the simulation's server back to a snapshot, and lets clients hang.
 
 // restore takes the server back to one of its last states (S3). What a restore undoes binds those who have seen it, so
-// it waits for a moment at which everybody has seen the Lease as it is. Nobody writes then: versions are given out a
-// second time, so a write that was decided on the first record of a version could replace the second.
+// it waits for a moment at which everybody has seen the Lease as it is, and nobody writes. Versions go on above all that
+// were given out, as after etcdutl's --bump-revision: where they are given out again, a write that was decided on the first
+// record of a version can replace the second, and nothing in the API prevents that.
 func (s *simulation) restore() string {
 	if time.Since(s.lastRestore) < time.Minute || len(s.snapshots) == 0 {
 		return "nothing restored"
@@ -55,12 +58,26 @@ func (s *simulation) goBack() string {
 	s.mu.Lock()
 	s.restored = now
 	s.mu.Unlock()
+	last := s.version()
 	s.api.Restore(s.snapshots[snapshot])
+	for s.version() < last {
+	}
 	s.snapshots = s.snapshots[:snapshot+1] // those after it are of a history that is no more
 	if s.rng.IntN(2) == 0 {
 		s.away(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
 	}
 	return fmt.Sprintf("restored to the last snapshot but %d", len(s.snapshots)-1-snapshot)
+}
+
+// version writes another Lease, and returns the version that this has got.
+func (s *simulation) version() uint64 {
+	s.others++
+	other := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("other-", s.others)}}
+	l, err := s.leases().Create(s.Context(), other, metav1.CreateOptions{})
+	require.NoError(s, err)
+	version, err := strconv.ParseUint(l.ResourceVersion, 10, 64)
+	require.NoError(s, err)
+	return version
 }
 
 // away keeps the server from answering anybody for a while.

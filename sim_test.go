@@ -67,6 +67,7 @@ type simulation struct {
 	noJoinUntil time.Time                   // see canHurtNewcomers
 	lastDelete  time.Time
 	snapshots   []*electortest.Snapshot // the latest last
+	others      int                     // Leases that were made for their versions only
 	inherited   string                  // the StateDir of a replica that was killed, for the next that joins; "" for none
 
 	lock        sync.Mutex // guards the rest, and what actors say is guarded by it
