@@ -545,7 +545,7 @@ func (a *actor) fault() (f electortest.Fault) {
 func (s *simulation) observe() {
 	leases := s.api.Client("observer").CoordinationV1().Leases(namespace)
 	open := func() watch.Interface {
-		w, err := leases.Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1e9))})
+		w, err := leases.Watch(s.Context(), metav1.ListOptions{TimeoutSeconds: ptr.To(int64(1e9)), FieldSelector: "metadata.name=" + name})
 		if err != nil {
 			return nil // the end
 		}
