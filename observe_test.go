@@ -118,7 +118,7 @@ func TestEventsReportEachTermAndWhyItEnded(t *testing.T) {
 		`Warning LeaderElection: a stopped leading: taken over by "stranger"`: func(w *world, _ *replica) { w.usurp() },
 		"Warning LeaderElection: a stopped leading: renew deadline passed":    func(_ *world, a *replica) { a.client.Partition(electortest.Both) },
 		"Normal LeaderElection: a stopped leading: stepped down":              func(w *world, a *replica) { require.NoError(w, a.el.StepDown(w.Context())) },
-		"Normal LeaderElection: a stopped leading: asked to stop":              func(_ *world, a *replica) { a.stop() },
+		"Normal LeaderElection: a stopped leading: asked to stop":             func(_ *world, a *replica) { a.stop() },
 		"Normal LeaderElection: a stopped leading: the callback returned":     func(w *world, a *replica) { w.finish <- nil },
 		"Warning LeaderElection: a stopped leading: the callback failed: no":  func(w *world, a *replica) { w.finish <- errors.New("no") },
 	} {
