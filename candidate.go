@@ -221,6 +221,7 @@ func (c *candidate) becomeReleasing(l *activeTerm) (again bool, err error) {
 	c.publish(time.Now())
 	l.err = c.releaseLease(c.own.sent.Add(c.leaseDuration))
 	c.report.released(l, c.own.wrote, l.err)
+	c.publish(time.Now()) // whoever has waited for StepDown sees that the Lease is free
 	c.current.Store(nil)
 	close(l.done)
 	return c.outcome(l)

@@ -1,12 +1,16 @@
 package elector_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -157,6 +161,32 @@ func TestAFreeLeaseGoesToThoseWhoDoNotYield(t *testing.T) {
 			assert.Len(w, w.spans(), 2, "leadership moves once")
 		})
 	}
+}
+
+func TestWhenStepDownReturnsTheReleasedLeaseIsSeen(t *testing.T) {
+	inWorld(t, func(w *world) {
+		el, err := elector.New(w.api.Client("a").CoordinationV1(), elector.Options{
+			Namespace: namespace, Name: name, Identity: "a", Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
+		})
+		require.NoError(w, err)
+		campaigns, checked := 0, make(chan struct{})
+		log := funcr.New(func(_, line string) {
+			if strings.Contains(line, "Campaigning") {
+				if campaigns++; campaigns == 2 {
+					<-checked // the loop goes no further
+				}
+			}
+		}, funcr.Options{})
+		ctx, stop := context.WithCancel(klog.NewContext(w.Context(), log))
+		ended := make(chan error)
+		go func() { ended <- el.Run(ctx) }()
+		w.pass(time.Minute)
+		require.NoError(w, el.StepDown(w.Context()))
+		assert.Empty(w, el.Leader())
+		close(checked)
+		stop()
+		require.NoError(w, <-ended)
+	})
 }
 
 func TestIfAllYieldTheShortestLeads(t *testing.T) {
