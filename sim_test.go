@@ -798,6 +798,9 @@ func (s *simulation) rewrite() string {
 		what = "times cut"
 		electortest.CutTimes(l)
 	case 1:
+		if !s.haveSeen(l) {
+			return "nothing rewritten: a renewal that somebody has missed would be undone" // see doc.go
+		}
 		what = "an older state"
 		s.lock.Lock()
 		for _, old := range s.history {
