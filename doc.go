@@ -78,8 +78,8 @@
 // An API that is restored from a backup goes back in time. Candidates still wait for what they saw before the restore.
 // A candidate that did not see it cannot. Tokens of later terms may be smaller, or repeat, because resourceVersions do.
 // Restore etcd with etcdutl's --bump-revision. Without it a resourceVersion is given out twice, and a write that a
-// candidate has decided on before the restore can replace a record of the same version from after it: two callbacks may
-// run at once.
+// candidate has decided on before the restore can replace a record of the same version from after it. So can a write
+// that is still on its way while the API is restored. Then two callbacks may run at once.
 //
 // Another client may write an old record back into the Lease, as from a cache or a backup. A candidate whose own last
 // record is put back, and that has not seen the term of another since, takes the Lease at once. So does a restarted

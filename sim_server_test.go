@@ -38,6 +38,9 @@ func (s *simulation) haveSeen(l *coordinationv1.Lease) bool {
 	living := s.living()
 	s.lock.Lock()
 	defer s.lock.Unlock()
+	if time.Now().Before(s.underWay) {
+		return false
+	}
 	for _, a := range s.actors {
 		if a.writes > 0 || a.releases > 0 {
 			return false

@@ -78,6 +78,7 @@ type simulation struct {
 	history     []*coordinationv1.Lease // what the Lease was, the latest last
 	since       time.Time               // when the present term began, or the present Lease was made
 	lastRestore time.Time               // of the server
+	underWay    time.Time               // until when late writes may arrive, whether their senders wait for them or not
 	storm       bool                    // actors may be suspended
 	tally       map[string]int
 }
@@ -510,6 +511,9 @@ func (s *simulation) judge(a *actor, r electortest.Request) electortest.Fault {
 		s.complain("%s sends a %s", a.name, r.Verb)
 	}
 	f := a.fault()
+	if arrives := now.Add(f.Before + 5*time.Second); r.Lease != nil && f.Before > 0 && arrives.After(s.underWay) {
+		s.underWay = arrives
+	}
 	s.write(a, "%s %s", r.Verb, describe(r.Lease, f))
 	return f
 }
