@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
 )
 
@@ -188,8 +189,10 @@ func TestALateErrorOfAnAttemptThatAnotherOneOvertookIsNoTrouble(t *testing.T) {
 
 func TestAStandbyMakesTwoAttemptsAndWaitsForThem(t *testing.T) {
 	inWorld(t, func(w *world) {
-		a := withoutWatch(w.join("a"))
-		a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{LoseRequest: true} })
+		w.join("a", func(r *replica, _ *elector.Options) { // before its first request
+			r.client.ForbidWatch(true)
+			r.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{LoseRequest: true} })
+		})
 		w.pass(9900 * time.Millisecond) // each is given RenewDeadline
 		assert.Equal(w, 2, w.api.Requests("a", "get"))
 	})
