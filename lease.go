@@ -165,7 +165,9 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	}
 	c := claimOf(lease)
 	version := versionOf(lease)
-	back := version != 0 && version < o.version
+	same := o.lease != nil && o.lease.UID == lease.UID
+	// An older record has a lower version; or, if somebody has edited it since it came back, a lower count of terms.
+	back := version != 0 && version < o.version || same && c.transitions < o.claim.transitions
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
 	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now
@@ -185,7 +187,7 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	if renewed && c.holder != "" {
 		next.binds = c.duration()
 	}
-	switch same := o.lease != nil && o.lease.UID == lease.UID; {
+	switch {
 	case back && c.holder == "":
 		// An older record takes nothing back that a newer one has promised (S3).
 	case c.released() && renewed:

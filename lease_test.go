@@ -158,6 +158,16 @@ func TestDecisions(t *testing.T) {
 				*o = o.see(released.lease(), at(2*s), at(2*s))
 			}, want: waits(15 * s)},
 		},
+		"a restored release that somebody has edited since frees nothing: it is of an earlier term (S3)": {
+			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, transitions: 3}, want: waits(15 * s)},
+			{at: 1 * s, does: "the restored release, annotated", see: &record{version: 9, seconds: 1, acquired: 300, renewed: 300, transitions: 2}, want: waits(15 * s)},
+			{at: 2 * s, does: "annotated again", see: &record{version: 10, seconds: 1, acquired: 300, renewed: 300, transitions: 2}, want: waits(15 * s)},
+		},
+		"a release of the term that was seen, or of a later one, frees": {
+			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, transitions: 3}, want: waits(15 * s)},
+			{at: 1 * s, does: "its release", see: &record{version: 5, seconds: 1, acquired: 600, renewed: 600, transitions: 3}, want: now(acquire)},
+			{at: 2 * s, does: "the release of a term that was not seen", see: &record{version: 9, seconds: 1, acquired: 500, renewed: 500, transitions: 4}, want: now(acquire)},
+		},
 		"a refused write makes it read": {
 			{does: "see", see: &released, want: now(acquire)},
 			{at: 1 * s, does: "409", tell: func(o *observed, _ *tenure) { o.stale = true }, want: now(get)},
