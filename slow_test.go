@@ -77,57 +77,44 @@ func TestATermThatCannotBeRenewedInTimeIsNotBegun(t *testing.T) {
 	}
 }
 
-func TestOneStallOfSevenAndAHalfSecondsCostsNoTerm(t *testing.T) {
+// costsNoTerm has the API fail for a leader for d, beginning at 40 moments between two renewals.
+func costsNoTerm(t *testing.T, d time.Duration, fail, heal func(c *electortest.Client)) {
 	for i := range 40 {
 		inWorld(t, func(w *world) {
 			a := w.join("a")
 			w.awaitLeader(time.Second)
 			w.join("b")
 			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
-			a.client.Partition(electortest.Both)
-			time.Sleep(7500 * time.Millisecond)
-			a.client.Partition(electortest.NoPartition)
+			fail(a.client)
+			time.Sleep(d)
+			heal(a.client)
 			time.Sleep(time.Minute)
 			w.oneTerm()
 		})
 	}
+}
+
+func TestOneStallOfSevenAndAHalfSecondsCostsNoTerm(t *testing.T) {
+	costsNoTerm(t, 7500*time.Millisecond, silence, answers)
 }
 
 func TestAStallThatEndsTheWatchTooCostsNoTerm(t *testing.T) {
-	for i := range 40 {
-		inWorld(t, func(w *world) {
-			a := w.join("a")
-			w.awaitLeader(time.Second)
-			w.join("b")
-			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
-			a.client.CloseWatches() // the next one is opened during the stall, and is under way until it ends
-			time.Sleep(roundTrip)
-			a.client.Partition(electortest.Both)
-			a.client.Intercept(electortest.On(electortest.Fault{LoseRequest: true}))
-			time.Sleep(7500 * time.Millisecond)
-			a.client.Partition(electortest.NoPartition)
-			a.client.Intercept(nil)
-			time.Sleep(time.Minute)
-			w.oneTerm()
-		})
+	fail := func(c *electortest.Client) {
+		c.CloseWatches() // the next one is opened during the stall, and is under way until it ends
+		time.Sleep(roundTrip)
+		c.Partition(electortest.Both)
+		c.Intercept(electortest.On(electortest.Fault{LoseRequest: true}))
 	}
+	costsNoTerm(t, 7500*time.Millisecond, fail, func(c *electortest.Client) { answers(c); well(c) })
 }
 
 func TestErrorsForAlmostEightSecondsCostNoTerm(t *testing.T) {
-	for i := range 40 {
-		inWorld(t, func(w *world) {
-			a := w.join("a")
-			w.awaitLeader(time.Second)
-			time.Sleep(time.Minute + time.Duration(i)*50*time.Millisecond)
-			a.client.Intercept(func(electortest.Request) electortest.Fault {
-				return electortest.Fault{Err: electortest.InternalError()}
-			})
-			time.Sleep(7900 * time.Millisecond)
-			a.client.Intercept(nil)
-			time.Sleep(time.Minute)
-			w.oneTerm()
+	fail := func(c *electortest.Client) {
+		c.Intercept(func(electortest.Request) electortest.Fault {
+			return electortest.Fault{Err: electortest.InternalError()}
 		})
 	}
+	costsNoTerm(t, 7900*time.Millisecond, fail, well)
 }
 
 func TestAStallIsAnsweredWithFewRequests(t *testing.T) {

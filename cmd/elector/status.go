@@ -61,14 +61,7 @@ Exit codes: 0 somebody leads, 3 nobody does, 1 the Lease could not be read.`,
 	addOutput(cmd, &output)
 	cmd.ValidArgsFunction = kube.completeLeases
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		t, err := kube.target(args[0])
-		if err != nil {
-			return err
-		}
-		lease, err := get(cmd.Context(), t)
+		t, lease, err := kube.read(cmd.Context(), args[0], output)
 		if err != nil {
 			return err
 		}
@@ -94,6 +87,18 @@ func checkOutput(output string) error {
 		return fmt.Errorf("--output %q: the only other format is json", output)
 	}
 	return nil
+}
+
+// read reads the Lease that an argument names, for a command with this output.
+func (k *kubeFlags) read(ctx context.Context, arg, output string) (t target, lease *coordinationv1.Lease, err error) {
+	if err := checkOutput(output); err != nil {
+		return t, nil, err
+	}
+	if t, err = k.target(arg); err != nil {
+		return t, nil, err
+	}
+	lease, err = get(ctx, t)
+	return t, lease, err
 }
 
 // get returns nil for a Lease that does not exist, and errors that say what to do.
@@ -270,14 +275,8 @@ Lease; without watch it reads every two seconds.`,
 	addOutput(cmd, &output)
 	cmd.ValidArgsFunction = kube.completeLeases
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		t, err := kube.target(args[0])
+		t, _, err := kube.read(cmd.Context(), args[0], output)
 		if err != nil {
-			return err
-		}
-		if _, err := get(cmd.Context(), t); err != nil {
 			return err // Follow would go on trying, which is no answer to a mistake
 		}
 		leases, err := t.leases()

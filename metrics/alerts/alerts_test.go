@@ -52,8 +52,14 @@ type pod struct {
 // inWorld plays a scenario and returns the alerts that fired in it.
 func inWorld(t *testing.T, interval time.Duration, scenario func(w *world)) (fired []firing, begin time.Time) {
 	t.Helper()
+	scraped, begin, end := play(t, interval, scenario)
+	return evaluate(t, scraped, begin, end), begin
+}
+
+// play plays a scenario in virtual time and returns what was scraped in it.
+func play(t *testing.T, interval time.Duration, scenario func(w *world)) (scraped []sample, begin, end time.Time) {
+	t.Helper()
 	w := &world{interval: interval}
-	var end time.Time
 	synctest.Test(t, func(t *testing.T) {
 		w.T, w.api, w.begin = t, electortest.NewServer(), time.Now()
 		scenario(w)
@@ -65,7 +71,7 @@ func inWorld(t *testing.T, interval time.Duration, scenario func(w *world)) (fir
 		}
 		w.scrapers.Wait()
 	})
-	return evaluate(t, slices.DeleteFunc(w.scraped, func(s sample) bool { return s.at.After(end) }), w.begin, end), w.begin
+	return slices.DeleteFunc(w.scraped, func(s sample) bool { return s.at.After(end) }), w.begin, end
 }
 
 // start starts a pod against an API server. Its scrapes begin at a moment of its own.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
@@ -111,27 +110,9 @@ func query(t *testing.T, d dashboard, all []sample, begin, end time.Time) (shown
 	return shown
 }
 
-// play returns what three replicas and more report in a rough afternoon.
-func play(t *testing.T) (all []sample, begin, end time.Time) {
-	t.Helper()
-	w := &world{interval: 15 * time.Second}
-	synctest.Test(t, func(t *testing.T) {
-		w.T, w.api, w.begin = t, electortest.NewServer(), time.Now()
-		rough(w)
-		end = time.Now()
-		w.api.Close()
-		for _, p := range w.pods {
-			p.kill()
-			p.finished.Wait()
-		}
-		w.scrapers.Wait()
-	})
-	return slices.DeleteFunc(w.scraped, func(s sample) bool { return s.at.After(end) }), w.begin, end
-}
-
 func TestEachPanelOfTheDashboardShowsWhatHasHappened(t *testing.T) {
 	d := readDashboard(t)
-	all, begin, end := play(t)
+	all, begin, end := play(t, 15*time.Second, rough)
 	shown := query(t, d, all, begin, end)
 	for i, p := range d.Panels {
 		require.NotEmpty(t, p.Description, p.Title)
