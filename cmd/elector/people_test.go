@@ -140,9 +140,11 @@ func TestFollowPrintsEachChange(t *testing.T) {
 	s := newStage(t)
 	people, programs := s.start(s.command("follow", s.namespace+"/batch")), s.start(s.command("follow", s.namespace+"/batch", "-o", "json"))
 	people.says("(nobody)")
+	programs.says(`"holder":""`)
 	leader, standby, _ := s.pair(polite)
 	first := s.holder()
 	people.says(first)
+	programs.says(first)
 	leader.signal(syscall.SIGTERM)
 	standby.pid("leading")
 	second := s.holder()
@@ -163,7 +165,8 @@ func TestFollowPrintsEachChange(t *testing.T) {
 		require.WithinDuration(t, time.Now(), line.Time, time.Minute)
 		holders = append(holders, line.Holder)
 	}
-	require.Equal(t, []string{"", first, "", second}, holders)
+	// Between the two nobody leads for some milliseconds, which Follow may leave out where its reader is slow.
+	require.Contains(t, [][]string{{"", first, "", second}, {"", first, second}}, holders)
 	people.signal(syscall.SIGINT)
 	require.Zero(t, people.exitCode())
 }
