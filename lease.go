@@ -135,6 +135,7 @@ func stamps(now time.Time, salt int64) (acquired, renewed int64) {
 type observed struct {
 	stale   bool                  // the record has changed since: a conditional write was refused
 	lease   *coordinationv1.Lease // nil when there is none; never modified
+	created time.Time             // when lease was, by the API server's clock; when the last one was when there is none
 	claim   claim                 // of lease; of the last one when there is none
 	version uint64                // the highest resourceVersion seen, 0 when the API has none to compare
 	at      time.Time             // when this was received
@@ -166,11 +167,13 @@ func (o observed) see(lease *coordinationv1.Lease, sent, now time.Time) observed
 	c := claimOf(lease)
 	version := versionOf(lease)
 	same := o.lease != nil && o.lease.UID == lease.UID
-	// An older record has a lower version; or, if somebody has edited it since it came back, a lower count of terms.
-	back := version != 0 && version < o.version || same && c.transitions < o.claim.transitions
+	// An older record has a lower version; or, if somebody has edited it since it came back, it is of a Lease that was
+	// created earlier, or has a lower count of terms.
+	created := lease.CreationTimestamp.Time
+	back := version != 0 && version < o.version || created.Before(o.created) || same && c.transitions < o.claim.transitions
 	renewed := !sameTime(c.renewed, o.claim.renewed)
 	next := o
-	next.stale, next.lease, next.claim, next.version, next.at = false, lease, c, version, now
+	next.stale, next.lease, next.created, next.claim, next.version, next.at = false, lease, created, c, version, now
 	before, asked := o.transfer()
 	if to, asks := next.transfer(); o.lease == nil || c != o.claim || to != before || asks != asked {
 		next.since = now

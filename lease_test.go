@@ -33,6 +33,7 @@ type record struct {
 	acquired    int64
 	renewed     int64
 	transitions int32
+	created     int64 // seconds
 	labels      map[string]string
 }
 
@@ -41,6 +42,7 @@ func (r record) lease() *coordinationv1.Lease {
 	if r.version != 0 {
 		l.ResourceVersion = strconv.Itoa(r.version)
 	}
+	l.CreationTimestamp = metav1.Unix(r.created, 0)
 	return claim{r.holder, r.seconds, r.acquired, r.renewed, r.transitions}.onto(l, nil)
 }
 
@@ -162,6 +164,15 @@ func TestDecisions(t *testing.T) {
 			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, transitions: 3}, want: waits(15 * s)},
 			{at: 1 * s, does: "the restored release, annotated", see: &record{version: 9, seconds: 1, acquired: 300, renewed: 300, transitions: 2}, want: waits(15 * s)},
 			{at: 2 * s, does: "annotated again", see: &record{version: 10, seconds: 1, acquired: 300, renewed: 300, transitions: 2}, want: waits(15 * s)},
+		},
+		"a restored release of a Lease that was created earlier frees nothing, seen or deleted in between (S3)": {
+			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, created: 200}, want: waits(15 * s)},
+			{at: 1 * s, does: "the older Lease, annotated", see: &record{version: 9, seconds: 1, acquired: 300, renewed: 300, transitions: 2, created: 100}, want: waits(15 * s)},
+		},
+		"a restored release frees nothing after a deletion either, though it was edited (S3, S6)": {
+			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, created: 200}, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, shown by the watch", tell: func(o *observed, _ *tenure) { *o = o.gone(6, time.Time{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 2 * s, does: "the older Lease, annotated", see: &record{version: 9, seconds: 1, acquired: 300, renewed: 300, created: 100}, want: waits(15 * s)},
 		},
 		"a release of the term that was seen, or of a later one, frees": {
 			{does: "see", see: &record{version: 4, holder: "them", seconds: 15, acquired: 400, renewed: 500, transitions: 3}, want: waits(15 * s)},
