@@ -1,0 +1,142 @@
+package protocol
+
+import (
+	"cmp"
+	"time"
+)
+
+// seen is the Lease as a candidate last saw it. The zero value has seen nothing.
+type seen struct {
+	stale  bool // the record has changed since: a conditional write was refused, or may have been applied
+	exists bool
+	record Record  // of the last Lease when there is none; its Version is the highest one seen
+	at     Instant // when this was received; zero before the API has answered once
+	since  Instant // when the claim or the request to step down was first received as it is
+
+	// expires is the local time until which the record binds everybody but its holder. Zero after a release, and
+	// before anything was seen.
+	expires Instant
+
+	// binds is how long a record that the last holder wrote itself binds, 0 before one was seen. It outlives a release:
+	// when the Lease is next found to have changed in more than one step, that much may have been promised just now.
+	binds time.Duration
+
+	// promised is until when the renewals by the present holder bind, each by what it said. A later one does not take
+	// back what an earlier one has said, whoever has written it.
+	promised Instant
+
+	renewedAt Instant       // when the last renewal was received
+	interval  time.Duration // between the last two renewals by one holder; 0 if there were not two
+}
+
+// see returns what is seen once a record was received at now. It is taken in if it is not older than the last one, or if it
+// answers a request sent after that one came in: then it is the API that has gone back in time, as with a restored etcd.
+func (o seen) see(r Record, sent, now Instant) seen {
+	if o.outrun(r, sent) {
+		return o
+	}
+	before, same := o.record, o.exists && o.record.UID == r.UID
+	// An older record has a lower version. If somebody has edited it since it came back, its version is high, but its Lease
+	// was created earlier, or its count of terms is lower.
+	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions
+	renewed := !sameTime(r.Renewed, before.Renewed)
+	next := o
+	next.stale, next.exists, next.record, next.at = false, true, r, now
+	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
+		next.since = now
+	}
+	// A renewal may have been edited before it was received. Then its holder counts on what it always writes.
+	ends := now.Add(max(r.Duration(), o.binds))
+	if renewed {
+		next.promised = latest(o.promised, ends)
+		next.renewedAt, next.interval = now, 0
+		if r.Holder == before.Holder && !o.renewedAt.IsZero() {
+			next.interval = now.Sub(o.renewedAt)
+		}
+	}
+	if renewed && r.Holder != "" {
+		next.binds = r.Duration()
+	}
+	switch {
+	case back && r.Holder == "":
+		// An older record takes nothing back that a newer one has promised (S3).
+	case r.Released() && renewed:
+		next.expires, next.promised = Instant{}, Instant{}
+		if r.Seconds > 1 {
+			next.expires = now.Add(r.Duration()) // a policy of the API server has made the release longer: that binds (S8)
+		}
+	case r.Claim == before.Claim && same:
+		// Only what others own has changed. That is no renewal.
+	case r.Blank() && !o.exists:
+		// Somebody made it anew. It says nothing about the holder of the one before (S6).
+	case r.Blank():
+		next.expires = latest(o.expires, now.Add(o.binds)) // it was made anew, and the deletion before was not seen
+	case r.Holder == before.Holder && renewed:
+		next.expires = next.promised
+	default:
+		// A new holder, or an edit. Neither shortens what the holder before was promised.
+		next.expires = latest(o.expires, ends)
+	}
+	return next
+}
+
+// outrun reports whether r was overtaken on its way: something newer has been seen already. A record that was read by a
+// request sent after the last one came in is never overtaken.
+func (o seen) outrun(r Record, sent Instant) bool {
+	if !o.exists && o.record.Version == 0 || sent.After(o.at) {
+		return false
+	}
+	if r.Version != 0 && o.record.Version != 0 {
+		return r.Version < o.record.Version
+	}
+	// client-go's plain fake has no resourceVersions. The holder's own clock is the next best.
+	return r.Renewed != 0 && r.Renewed < o.record.Renewed
+}
+
+// gone returns what is seen once the Lease was found missing, by an answer to a request sent at sent or by a watch
+// event with the deletion's version. It still binds until it would have expired (S6).
+func (o seen) gone(version uint64, sent, now Instant) seen {
+	if version < o.record.Version && !sent.After(o.at) {
+		return o
+	}
+	if o.exists && version == 0 {
+		// What was deleted may be newer than what was seen. (A watch, with its version, shows every change before.)
+		o.expires = latest(o.expires, now.Add(cmp.Or(o.binds, usualLeaseDuration)))
+	}
+	if o.exists || !o.known() {
+		o.since = now
+	}
+	o.stale, o.exists, o.at = false, false, now
+	o.record.Version = max(o.record.Version, version)
+	return o
+}
+
+// known reports whether the API has answered once.
+func (o seen) known() bool { return !o.at.IsZero() }
+
+// holder is the name in the Lease, "" if there is none.
+func (o seen) holder() string {
+	if !o.exists {
+		return ""
+	}
+	return o.record.Holder
+}
+
+// transfer is the candidate to which an annotation on the Lease would hand it over: "" for anybody. It is not ok
+// without the annotation (L8).
+func (o seen) transfer() (to string, ok bool) {
+	return o.record.To, o.exists && o.record.Asked
+}
+
+// quiet is when a standby that watches checks whether its watch still works: when renewals have not come for three
+// times the interval at which they came, half of the record's duration at most (L2). Zero if there is nothing to check.
+func (o seen) quiet() Instant {
+	if o.holder() == "" || o.renewedAt.IsZero() {
+		return Instant{}
+	}
+	limit := o.record.Duration() / 2
+	if o.interval > 0 {
+		limit = min(limit, 3*o.interval)
+	}
+	return o.renewedAt.Add(limit)
+}
