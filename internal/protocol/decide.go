@@ -9,6 +9,7 @@ type Config struct {
 	RenewDeadline time.Duration
 	RetryPeriod   time.Duration
 	DrainLimit    time.Duration // 0 for none
+	Traces        bool          // Left events say when requests leave; otherwise they do as they are handed out
 	Yields        bool          // Yield events say how long to wait for others
 	Follows       bool          // only find out who leads
 }

@@ -13,7 +13,7 @@ const (
 	WatchOpened                  // the watch ID was accepted
 	WatchShowed                  // the watch ID has shown Record
 	WatchGone                    // the watch ID has shown that Record was deleted
-	WatchEnded                   // the watch ID has returned, with Err; also one that was closed
+	WatchEnded                   // the watch ID has returned; also one that was closed
 	Health                       // whether this replica is fit to lead: OK
 	Yield                        // how much longer than others this candidate waits: Delay
 	Proven                       // the processes that wrote Marks are dead
@@ -32,7 +32,6 @@ type Event struct {
 	Outcome    Outcome
 	Record     Record        // of an answer without error
 	RetryAfter time.Duration // what the API has asked for, 0 for nothing
-	Err        error         // in words for people
 	Delay      time.Duration
 	Marks      []Mark
 }
@@ -85,9 +84,9 @@ const (
 	SawHolder   // the Lease has another holder than before: Lost.Holder
 	SawNamesake // another process leads under this candidate's identity
 	SawOwnName  // the Lease is held under this candidate's identity by another process, or by an earlier one
-	Trouble     // a request has failed: Verb, Err; OK if it was refused. It is tried again
+	Trouble     // the request ID has failed, and is tried again; OK if it was refused
 	NoTrouble   // the API answers again
-	NoWatch     // the watch does not work: Err. The Lease is polled
+	NoWatch     // the watch ID has not worked. The Lease is polled
 	WatchAgain  // the watch works again
 )
 
@@ -103,8 +102,6 @@ type Effect struct {
 	Lost     Lost
 	Released bool
 	Lasts    time.Duration
-	Verb     Verb
-	Err      error
 }
 
 // A Request is one to the API about the Lease. Every write is conditional: an update carries the version and the UID of

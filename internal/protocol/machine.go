@@ -17,9 +17,9 @@ const (
 	// refusedReleaseLimit is how long a release is tried that the API refuses.
 	refusedReleaseLimit = time.Second
 
-	// maxCalls is how many requests may be under way, a watch that opens among them. There are fewer, unless clients do
+	// MaxCalls is how many requests may be under way, a watch that opens among them. There are fewer, unless clients do
 	// not return although their ctx has ended. Then nothing but a restart of the process helps (L9).
-	maxCalls = 4
+	MaxCalls = 4
 )
 
 // A Machine is one election, as one candidate takes part in it. Its methods may be called by one goroutine at a time.
@@ -96,7 +96,9 @@ func (m *Machine) take(ev Event) {
 	switch ev.Kind {
 	case Tick:
 	case Left:
-		m.left(ev)
+		if i := slices.IndexFunc(m.calls, func(k *call) bool { return k.id == ev.ID }); i >= 0 {
+			m.leaves(m.calls[i], ev.At)
+		}
 	case Answered:
 		m.answered(ev)
 	case WatchOpened, WatchShowed, WatchGone, WatchEnded:
@@ -388,10 +390,10 @@ type Status struct {
 	Phase       Phase
 	Known       bool    // the API has answered once
 	Holder      string  // in the Lease as last seen, "" for none
+	Object      any     // what that was read from, nil for none
 	Expires     Instant // until when that record binds others; zero if it does not
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
 	LastRenewal Instant // when the last write that holds the Lease was sent; zero before the first
-	LastError   error   // why the last request failed; nil once one has succeeded since
 	Refused     bool    // the API refuses this candidate until somebody changes a setting
 	RefusedFrom Instant
 	Stuck       bool // no more requests are sent, because clients do not return from those under way (L9)
@@ -401,7 +403,10 @@ type Status struct {
 func (m *Machine) Status() Status {
 	s := Status{
 		Phase: m.phase, Known: m.seen.known(), Holder: m.seen.holder(), Expires: m.seen.expires, LastRenewal: m.lastRenewal,
-		LastError: m.trouble.err, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
+		Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
+	}
+	if m.seen.exists {
+		s.Object = m.seen.record.Object
 	}
 	switch {
 	case m.phase == Draining:

@@ -88,7 +88,7 @@ func (m *Machine) stuck() bool {
 			n++
 		}
 	}
-	return n >= maxCalls
+	return n >= MaxCalls
 }
 
 // underWay is how many requests have not returned, watches that are not open among them.
@@ -133,7 +133,7 @@ func (m *Machine) makeRoom() bool {
 		}
 		m.drop(victim) // even if a watch that opens is the fourth: it may hang for as long
 	}
-	return m.underWay() < maxCalls
+	return m.underWay() < MaxCalls
 }
 
 // send hands out the request of a decision. A second attempt, while the first is overdue, uses the other connection.
@@ -157,18 +157,18 @@ func (m *Machine) send(do action) {
 		to, _ := m.seen.transfer()
 		r = Request{k.verb, k.claim, m.seen.record, do == acquire, do == acquire || Names(to, m.Identity), k.spare}
 	}
+	if !m.Traces {
+		m.leaves(k, m.now)
+	}
 	m.calls = append(m.calls, k)
 	m.emit(Effect{Kind: Send, ID: k.id, Request: r})
 }
 
-// left takes in that a request has left the process. Its write cannot have been applied before, so the term's authority
+// leaves takes in that a request has left the process. Its write cannot have been applied before, so the term's authority
 // may count from then (S1).
-func (m *Machine) left(ev Event) {
-	for _, k := range m.calls {
-		if k.id == ev.ID && !k.left {
-			k.left, k.sent = true, ev.At
-			k.overdue = m.now.Add(m.attemptLimit())
-		}
+func (m *Machine) leaves(k *call, at Instant) {
+	if !k.left {
+		k.left, k.sent, k.overdue = true, at, m.now.Add(m.attemptLimit())
 	}
 }
 
@@ -295,8 +295,8 @@ func (m *Machine) failed(k *call, ev Event) {
 		m.emit(Effect{Kind: Suspect, ID: k.id})
 	}
 	m.notBefore = m.now.Add(m.pause(ev.RetryAfter))
-	m.trouble.failed(k.verb, ev, m.now)
-	m.emit(Effect{Kind: Trouble, Verb: k.verb, Err: ev.Err, OK: ev.Outcome == Refused})
+	m.trouble.failed(k.verb, ev.Outcome == Refused, m.now)
+	m.emit(Effect{Kind: Trouble, ID: k.id, OK: ev.Outcome == Refused})
 }
 
 // succeeded takes in that the API has answered a request. Older attempts on the other connection that are overdue will not
@@ -328,7 +328,7 @@ func (m *Machine) expire() {
 			continue
 		}
 		if !k.ignored {
-			m.failed(k, Event{Outcome: Unanswered, Err: ErrNoAnswer})
+			m.failed(k, Event{Outcome: Unanswered})
 		}
 		m.drop(k)
 	}

@@ -1,22 +1,17 @@
 package protocol
 
-import "errors"
-
-// ErrNoAnswer is the error of a request that was given up.
-var ErrNoAnswer = errors.New("no answer within the time limit of an attempt")
-
 // trouble is what is wrong with the API for a candidate. The zero value is none.
 type trouble struct {
 	failures int     // requests failed in a row
-	err      error   // why the last one failed; nil once the API has answered since
+	lasts    bool    // no request of the kind that failed has been answered since
 	refused  Verb    // what the API refuses this candidate, 0 for nothing
 	since    Instant // when it began to
 }
 
-func (t *trouble) failed(verb Verb, ev Event, now Instant) {
+func (t *trouble) failed(verb Verb, refused bool, now Instant) {
 	t.failures++
-	t.err = ev.Err
-	if ev.Outcome != Refused {
+	t.lasts = true
+	if !refused {
 		t.refused, t.since = 0, Instant{}
 	} else if t.refused == 0 {
 		t.refused, t.since = verb, now
@@ -27,7 +22,7 @@ func (t *trouble) failed(verb Verb, ev Event, now Instant) {
 // that is not cured by this. It reports whether there was trouble, and is none any more.
 func (t *trouble) succeeded(verb Verb) (cured bool) {
 	t.failures = 0
-	if t.err == nil || t.refused != 0 && t.refused != verb {
+	if !t.lasts || t.refused != 0 && t.refused != verb {
 		return false
 	}
 	*t = trouble{}

@@ -102,7 +102,7 @@ func (m *Machine) tend() {
 		if m.calls.awaited() == nil { // otherwise that request finds out whether the connection is dead
 			m.emit(Effect{Kind: Suspect, ID: w.id})
 		}
-		m.watchEnded(ErrNoAnswer)
+		m.watchEnded()
 	case w.open && w.owed > w.latest && !m.now.Before(w.owedAt.Add(m.patience())):
 		w.lags++
 		m.unwatch()
@@ -111,7 +111,7 @@ func (m *Machine) tend() {
 		w.fails = 0
 		m.emit(Effect{Kind: WatchAgain})
 	}
-	if w.id == 0 && !m.now.Before(w.retryAt) && len(w.ending) < maxCalls-2 && m.underWay() < maxCalls {
+	if w.id == 0 && !m.now.Before(w.retryAt) && len(w.ending) < MaxCalls-2 && m.underWay() < MaxCalls {
 		m.lastID++
 		w.id, w.since = m.lastID, m.now
 		m.emit(Effect{Kind: Watch, ID: w.id})
@@ -153,7 +153,7 @@ func (m *Machine) noticed(ev Event) {
 			m.seen.stale = true // the watch does not show a deletion from before it began
 		}
 	case WatchEnded:
-		m.watchEnded(ev.Err)
+		m.watchEnded()
 		w.ending = slices.DeleteFunc(w.ending, func(id int) bool { return id == ev.ID })
 	case WatchShowed, WatchGone:
 		w.latest = max(w.latest, ev.Record.Version)
@@ -174,8 +174,8 @@ func (m *Machine) noticed(ev Event) {
 // watchEnded sets the time for the next watch. One that has served a while is followed soon, at a random moment,
 // because a server that goes away ends those of all candidates at once. Others are followed ever later, up to a minute.
 // Meanwhile the candidate polls (L1).
-func (m *Machine) watchEnded(err error) {
-	w := &m.watch
+func (m *Machine) watchEnded() {
+	w, id := &m.watch, m.watch.id
 	if !w.pollAt.After(m.now) {
 		w.pollAt = m.now.Add(m.pick(m.RetryPeriod - 1)) // not all candidates at once
 	}
@@ -187,7 +187,7 @@ func (m *Machine) watchEnded(err error) {
 		return
 	}
 	if w.fails == 0 {
-		m.emit(Effect{Kind: NoWatch, Err: err})
+		m.emit(Effect{Kind: NoWatch, ID: id})
 	}
 	w.retryAt = m.now.Add(min(m.RetryPeriod<<min(w.fails, 5), time.Minute) + m.pick(m.RetryPeriod/4))
 	w.fails++
