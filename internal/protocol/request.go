@@ -215,6 +215,9 @@ func (m *Machine) answered(ev Event) {
 	k := m.calls[i]
 	m.calls = slices.Delete(m.calls, i, i+1)
 	if !k.counts() {
+		if k.do == get && ev.Outcome == OK && !k.givenUp {
+			m.observe(m.seen.see(ev.Record, k.sent, m.now)) // it may be newer than what the other one has read
+		}
 		return
 	}
 	if k.do == get {
