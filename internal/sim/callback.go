@@ -91,7 +91,7 @@ func (p *process) work(s stage, at time.Duration) {
 // works is the callback's event.
 func (p *process) works(ev *event) {
 	t := &p.term
-	if ev.gen != t.gen || t.returned || ev.at < t.workAt {
+	if ev.gen != t.gen || !t.begun || t.returned || ev.at < t.workAt {
 		return
 	}
 	switch t.stage {
@@ -209,9 +209,10 @@ func (p *process) notices(gen uint32) {
 }
 
 // budget is how long the callback may take to return after a loss, in the world's time: until the fastest clock there is
-// says that the Lease has expired.
+// says that the Lease has expired. What the process has slept through since its term ended is not there any more.
 func (p *process) budget() time.Duration {
-	return p.cfg.LeaseDuration<<10/time.Duration(p.world.fastest) - p.clock.lasts(p.cfg.RenewDeadline) - time.Millisecond
+	late := max(protocol.Age(p.term.sent, p.clock.at(p.world.now))-p.cfg.RenewDeadline, 0)
+	return max(p.cfg.LeaseDuration<<10/time.Duration(p.world.fastest)-p.clock.lasts(p.cfg.RenewDeadline+late)-time.Millisecond, 0)
 }
 
 // noticing is within which time a draining callback notices that its term has been lost.
@@ -239,8 +240,9 @@ func (p *process) hear() {
 func (p *process) noticeLoss() {
 	t, now := &p.term, p.world.now
 	t.lossMode, t.until = true, now+p.budget()
-	late := p.script.upTo(noticing)
-	left := p.budget() - noticing - 10*time.Millisecond
+	late := min(noticing, p.budget())
+	late = p.script.upTo(late)
+	left := max(p.budget()-noticing-10*time.Millisecond, 0)
 	if at := now + late + time.Duration(t.share*float64(left)); at < t.leaveAt {
 		t.leaveAt = at
 		p.work(stageDrain, at)

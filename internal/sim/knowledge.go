@@ -89,7 +89,11 @@ func (w *world) excused(a, b *served) string {
 	switch {
 	case w.straddles(a.p.applied) || w.straddles(b.win):
 		return "a write was on its way while the API was restored"
-	case between == 0 || knew >= last:
+	case between == 0:
+		return ""
+	case w.afterNewcomer(a, last, won):
+		return "after a newcomer"
+	case knew >= last:
 		return ""
 	case knew < a.win.version:
 		return "a newcomer to the term"
@@ -98,6 +102,17 @@ func (w *world) excused(a, b *served) string {
 	default:
 		return "missed the last renewal before a change from outside"
 	}
+}
+
+// afterNewcomer reports whether somebody who could not know of a has won in between: what it leaves behind, be it a release,
+// others may believe.
+func (w *world) afterNewcomer(a *served, from, to uint64) bool {
+	for i := len(w.wins) - 1; i >= 0; i-- {
+		if c := &w.wins[i]; c.win.version > from && c.win.version < to && c.p != a.p && c.p.knew(a.p.index, c.began) < a.p.applied.version {
+			return true
+		}
+	}
+	return false
 }
 
 // soleEdit reports whether the only change from outside between two versions is an edit or a deletion. Then whoever has

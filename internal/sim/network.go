@@ -333,6 +333,9 @@ func (p *process) heal(everything bool) {
 		if !q.returned && q.cancelled {
 			w.travel(evCancelled, i, p.net.upTo(time.Millisecond))
 		} else if !q.returned && q.fate.hung && q.travels == 0 {
+			if !q.carried {
+				q.reply = protocol.Event{Outcome: protocol.Failed}
+			}
 			w.travel(evReply, i, p.net.upTo(time.Millisecond))
 		}
 	}

@@ -7,7 +7,7 @@ import "slices"
 func Shrink(plan *Plan, failed Result) (*Plan, Result) {
 	fails := func(faults []Fault) (*Plan, Result, bool) {
 		p := *plan
-		p.Faults = faults
+		p.Faults, p.Length = faults, failed.Failure.At+plan.calmLength()
 		r := Run(&p)
 		return &p, r, r.Failure != nil && r.Failure.Rule == failed.Failure.Rule
 	}

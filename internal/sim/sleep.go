@@ -110,8 +110,9 @@ func (p *process) awake() {
 	}
 	p.mail = p.mail[:0]
 	p.armedAt = 0
+	p.running = true
 	p.carryOut(p.rest)
-	if !p.asleep {
+	if p.running = false; !p.asleep {
 		p.rest = p.rest[:0]
 	}
 	p.run()
