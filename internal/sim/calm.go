@@ -90,7 +90,7 @@ func (w *world) beginTest(roll uint32) {
 		}
 		c := w.server.Claim
 		c.Holder = "stranger"
-		w.edit(c, edited)
+		w.edit(c)
 		later(100*time.Millisecond, checkTakeover)
 	case 1:
 		if p.cfg.DrainLimit == 0 {

@@ -119,9 +119,7 @@ func (w *world) snapshotOfAlive() []*process { return slices.Clone(w.alive) }
 
 // interrupt stops a process, as SIGTERM does.
 func (p *process) interrupt() {
-	if !p.stopped {
-		p.stop()
-	}
+	p.world.push(event{at: p.world.now, kind: evStop, who: p.index})
 }
 
 func doPartition(_ *world, _ *Fault, p *process, d *dice) { p.partition = partition(1 + d.n(3)) }
@@ -164,6 +162,12 @@ func doSetWall(w *world, _ *Fault, p *process, d *dice) {
 	if d.one(2) {
 		by = -by
 	}
+	if by < 0 && p.asleep {
+		return // see setBack
+	}
+	if by < 0 {
+		p.setBack = w.now
+	}
 	p.clock.step(w.now, by)
 	p.stepped = w.now
 	w.push(event{at: w.now + noticingWall + time.Millisecond, kind: evGuard, who: p.index, gen: p.term.gen})
@@ -185,11 +189,17 @@ func (w *world) cutOff(d *dice) {
 }
 
 // edit lets somebody outside the election write a claim.
-func (w *world) edit(c protocol.Claim, kind changeKind) {
+func (w *world) edit(c protocol.Claim) {
+	w.server.edit(c)
+	w.changed(edited)
+}
+
+// changed follows from a change of the claim by somebody outside the election.
+func (w *world) changed(kind changeKind) {
+	c := &w.server.Claim
 	if c.Holder == "" && c.Renewed != 0 && (c.Seconds <= 1 || c.Acquired == c.Renewed) {
 		kind = freed
 	}
-	w.server.edit(c)
 	w.outside(kind)
 	w.show(protocol.WatchShowed, &w.server.record)
 }
@@ -217,7 +227,7 @@ func doEdit(w *world, _ *Fault, p *process, d *dice) {
 		c.Seconds = int32(1 + d.n(40))
 	}
 	w.cutOff(d)
-	w.edit(c, edited)
+	w.edit(c)
 }
 
 // doRewrite changes the times: another client cuts their digits off, leaves them out, or puts an older state back.
@@ -231,11 +241,11 @@ func doRewrite(w *world, _ *Fault, _ *process, d *dice) {
 	case 0:
 		c.Acquired, c.Renewed = c.Acquired/1000*1000, c.Renewed/1000*1000
 		w.cutOff(d)
-		w.edit(c, edited)
+		w.edit(c)
 	case 1:
 		c.Acquired, c.Renewed = 0, 0
 		w.cutOff(d)
-		w.edit(c, edited)
+		w.edit(c)
 	default:
 		w.putBack(d)
 	}
@@ -244,15 +254,14 @@ func doRewrite(w *world, _ *Fault, _ *process, d *dice) {
 // putBack puts an older state of the same Lease back, most often one of the same term.
 func (w *world) putBack(d *dice) {
 	s, any := &w.server, d.one(3)
-	for _, old := range slices.Backward(s.past) {
+	for i := len(s.past) - 1; i >= 0; i-- {
+		old := s.past[i]
 		if old.UID != s.UID || old.Claim == s.Claim || !any && (old.Holder != s.Holder || old.Acquired != s.Acquired) || !d.one(3) {
 			continue
 		}
 		w.cutOff(d)
-		w.edit(old.Claim, rewritten)
-		if old.intact {
-			s.author, s.write, s.intact = old.author, old.write, true
-		}
+		s.putBack(&old)
+		w.changed(rewritten)
 		return
 	}
 }

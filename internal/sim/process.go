@@ -95,7 +95,7 @@ func (p *process) step(ev *protocol.Event) {
 // carryOut carries effects out. It may be suspended before any of them.
 func (p *process) carryOut(effects []protocol.Effect) {
 	for i := range effects {
-		if p.springs(momentStep) || isWrite(&effects[i]) && p.springs(momentSend) {
+		if p.asleep || p.springs(momentStep) || isWrite(&effects[i]) && p.springs(momentSend) {
 			p.rest = append(p.rest[:0], effects[i:]...)
 			return
 		}
@@ -214,6 +214,9 @@ func (p *process) end() {
 
 // stop ends the ctx of Run, and with it that of a callback.
 func (p *process) stop() {
+	if p.stopped {
+		return
+	}
 	p.stopped = true
 	if t := &p.term; t.begun && !t.returned {
 		if !t.ctxEnded {

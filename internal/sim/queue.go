@@ -31,10 +31,10 @@ const (
 	evWork                       // the callback goes on
 	evNotice                     // the loop notices that the callback's ctx has ended
 	evReturned                   // the loop notices that the callback has returned
+	evStop                       // the process is asked to stop, as by SIGTERM
 	evSuspend                    // the process is suspended, for as long as its ambush says
 	evAwake                      // the process wakes
 	evLock                       // the process tries to lock its StateDir
-	evKinds
 )
 
 // A queue is a heap of events, the next one first. It has four children to a node, because most of its time goes into

@@ -66,8 +66,8 @@ func (s *server) serve(q *request, now time.Duration) answer {
 		}
 	}
 	s.Claim = q.ask.Claim
+	s.author, s.write, s.intact = q.who, s.version+1, true
 	s.change()
-	s.author, s.write, s.intact = q.who, s.Version, true
 	return answer{record: s.record, changed: true}
 }
 
@@ -99,6 +99,12 @@ func (s *server) edit(claim protocol.Claim) {
 	if old.Acquired != claim.Acquired || old.Renewed != claim.Renewed {
 		s.author, s.write = nobody, 0
 	}
+	s.change()
+}
+
+// putBack writes what the Lease was before.
+func (s *server) putBack(old *lease) {
+	s.Claim, s.author, s.write, s.intact = old.Claim, old.author, old.write, old.intact
 	s.change()
 }
 

@@ -11,6 +11,10 @@ type sleep struct {
 	asleep bool
 	mail   []event
 	woke   time.Duration // when it last did
+
+	// Since when its wall clock has been set back. If its monotonic clock stood still soon after, neither would show for how
+	// long, and nobody could notice.
+	setBack time.Duration
 	ambush
 }
 
@@ -70,6 +74,9 @@ func (p *process) suspend(d time.Duration, still bool) bool {
 		// To wake at the same time as the timer that ends the term: the clock decides.
 		d = p.clock.when(t.sent.Mono+p.cfg.RenewDeadline) - w.now
 	}
+	if p.setBack > 0 && w.now-p.setBack < 5*time.Minute {
+		still = false // neither clock would show it
+	}
 	w.note(noteSleeps, p.index, int64(d), b2i(still), b2i(p.term.inside), "")
 	w.tally.Sleeps++
 	p.asleep = true
@@ -110,11 +117,9 @@ func (p *process) awake() {
 	}
 	p.mail = p.mail[:0]
 	p.armedAt = 0
-	p.running = true
-	p.carryOut(p.rest)
-	if p.running = false; !p.asleep {
-		p.rest = p.rest[:0]
-	}
+	rest := p.rest
+	p.rest, p.running = rest[:0], true
+	p.carryOut(rest)
 	p.run()
 }
 

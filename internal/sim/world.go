@@ -224,6 +224,8 @@ func (p *process) happens(ev *event) {
 		p.noticesReturn(ev.gen)
 	case evLock:
 		p.tryLock()
+	case evStop:
+		p.stop()
 	}
 }
 
