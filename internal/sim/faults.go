@@ -100,6 +100,9 @@ func (w *world) mischief(i int) {
 		return
 	}
 	w.note(noteFault, p.index, int64(f.Kind), int64(i), int64(w.server.Version), w.server.Holder)
+	if f.Kind == w.plan.breaks && f.Kind != Calm {
+		w.fail("test", "%v", f.Kind)
+	}
 	d := dice{f.Roll}
 	faults[f.Kind].do(w, f, p, &d)
 }

@@ -15,6 +15,8 @@ type Plan struct {
 	Timing  int   // the durations that most of them use
 	Others  int   // those that the others use
 	Faults  []Fault
+
+	breaks FaultKind // for tests: a fault of this kind counts as a failure; Calm for none
 }
 
 // A Fault is one thing that happens to the world.
@@ -55,7 +57,6 @@ func PlanOf(data []byte) *Plan {
 	p := &Plan{Seed: seed, Length: time.Hour}
 	d := diceFor(seed, diceWorld)
 	p.drawWorld(&d)
-	last := time.Duration(0)
 	p.draw(func() (uint64, bool) {
 		if len(data) < 4 {
 			return 0, false
@@ -64,10 +65,7 @@ func PlanOf(data []byte) *Plan {
 		data = data[4:]
 		return d.next(), true
 	})
-	for _, f := range p.Faults {
-		last = f.At
-	}
-	p.Length = last + p.calmLength()
+	p.Length = p.Faults[len(p.Faults)-1].At + p.calmLength()
 	return p
 }
 
