@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // activeTerm is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
@@ -35,18 +37,18 @@ type activeTerm struct {
 
 // start starts the term's timers. Each reads the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
-func (l *activeTerm) start(sent time.Time) {
-	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
-	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
+func (l *activeTerm) start(sent protocol.Instant) {
+	l.deadline = time.AfterFunc(until(sent.Add(l.term.renewDeadline())), l.expire)
+	l.alarm = time.AfterFunc(until(sent.Add(l.term.overrunAfter())), l.raise)
 }
 
 // renewed moves the end of the term's authority on. It does not bring back a term that is over, nor one that has run out
 // though its timer has not fired yet, as on waking from a suspension (S1).
-func (l *activeTerm) renewed(sent time.Time) {
+func (l *activeTerm) renewed(sent protocol.Instant) {
 	l.expire()
 	l.term.authority.Store(&authority{sent: sent})
-	l.deadline.Reset(time.Until(sent.Add(l.term.renewDeadline)))
-	l.alarm.Reset(time.Until(sent.Add(l.term.overrunAfter())))
+	l.deadline.Reset(until(sent.Add(l.term.renewDeadline())))
+	l.alarm.Reset(until(sent.Add(l.term.overrunAfter())))
 }
 
 func (l *activeTerm) missing() {
@@ -56,10 +58,10 @@ func (l *activeTerm) missing() {
 // expire ends a term at its deadline (S2).
 func (l *activeTerm) expire() {
 	a := l.term.authority.Load()
-	if age(a.sent, time.Now()) < l.term.renewDeadline {
+	if protocol.Age(a.sent, now()) < l.term.renewDeadline() {
 		return
 	}
-	lost := &LostError{Reason: ReasonDeadlinePassed, Holder: l.term.identity}
+	lost := &LostError{Reason: ReasonDeadlinePassed, Holder: l.term.Identity()}
 	if a.missing {
 		lost = &LostError{Reason: ReasonDeleted}
 	}
@@ -74,7 +76,7 @@ func (l *activeTerm) lose(lost *LostError) {
 
 // raise reports a callback that still runs when the lease is about to end.
 func (l *activeTerm) raise() {
-	if !l.term.overruns(time.Now()) || !l.alarmed.CompareAndSwap(false, true) {
+	if !l.term.overruns(now()) || !l.alarmed.CompareAndSwap(false, true) {
 		return
 	}
 	e := l.term.of

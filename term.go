@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // A Term is one period of leadership: from the write that won the Lease until its release or loss. It is a small value
@@ -14,7 +16,6 @@ type Term struct{ *term }
 
 // term is the state behind a Term. The election's goroutine writes it; everybody reads it.
 type term struct {
-	timing
 	of        *Elector // the candidate that leads
 	token     uint64
 	authority atomic.Pointer[authority]
@@ -24,8 +25,8 @@ type term struct {
 	returned  atomic.Bool               // the callback is not running any more
 }
 
-func newTerm(e *Elector, token uint64, sent time.Time) Term {
-	t := &term{timing: e.timing, of: e, token: token}
+func newTerm(e *Elector, token uint64, sent protocol.Instant) Term {
+	t := &term{of: e, token: token}
 	t.alive, t.end = context.WithCancel(context.Background())
 	t.authority.Store(&authority{sent: sent})
 	return Term{t}
@@ -33,8 +34,8 @@ func newTerm(e *Elector, token uint64, sent time.Time) Term {
 
 // authority is what a term rests on.
 type authority struct {
-	sent    time.Time // just before the last write known to have been applied was sent (S1)
-	missing bool      // the Lease was deleted since, and has not been put back
+	sent    protocol.Instant // just before the last write known to have been applied was sent (S1)
+	missing bool             // the Lease was deleted since, and has not been put back
 }
 
 type termKey struct{}
@@ -72,7 +73,7 @@ func (t Term) Identity() string {
 	if t.term == nil {
 		return ""
 	}
-	return t.identity
+	return t.of.opts.Identity
 }
 
 // String describes the term, for logs.
@@ -80,13 +81,13 @@ func (t Term) String() string {
 	if t.term == nil {
 		return "no term"
 	}
-	return fmt.Sprintf("term %d of %s", t.token, t.identity)
+	return fmt.Sprintf("term %d of %s", t.token, t.Identity())
 }
 
 // Valid reports whether the term has authority at this moment: it has not ended, and less than RenewDeadline has passed
 // since the last successful renewal was sent, by the monotonic clock and by the wall clock. It stays true while a
 // callback drains for another reason than a loss, because the Lease is kept until the callback has returned.
-func (t Term) Valid() bool { return t.term != nil && t.validAt(time.Now()) }
+func (t Term) Valid() bool { return t.term != nil && t.validAt(now()) }
 
 // ValidUntil returns when the term ends if it is not renewed again: RenewDeadline after the last successful renewal was
 // sent. It returns the zero time if the term has ended, and for the zero Term.
@@ -94,7 +95,7 @@ func (t Term) ValidUntil() time.Time {
 	if t.term == nil || t.alive.Err() != nil {
 		return time.Time{}
 	}
-	return t.authority.Load().sent.Add(t.renewDeadline)
+	return timeOf(t.authority.Load().sent.Add(t.renewDeadline()))
 }
 
 // Draining is since when the callback has been asked to stop without having returned; the zero time if it was not
@@ -109,11 +110,19 @@ func (t Term) Draining() time.Time {
 	return time.Time{}
 }
 
-func (t *term) validAt(now time.Time) bool {
-	return t.alive.Err() == nil && age(t.authority.Load().sent, now) < t.renewDeadline
+func (t *term) renewDeadline() time.Duration { return t.of.opts.RenewDeadline }
+
+// overrunAfter is how long after the sending of the last renewal OnOverrun is due: when three quarters of the stop
+// budget are spent. The last quarter is for OnOverrun itself, and for clocks that run at different rates.
+func (t *term) overrunAfter() time.Duration {
+	return t.of.opts.LeaseDuration - (t.of.opts.LeaseDuration-t.of.opts.RenewDeadline)/4
+}
+
+func (t *term) validAt(now protocol.Instant) bool {
+	return t.alive.Err() == nil && protocol.Age(t.authority.Load().sent, now) < t.renewDeadline()
 }
 
 // overruns reports whether the callback still runs when the Lease is about to end.
-func (t *term) overruns(now time.Time) bool {
-	return !t.returned.Load() && age(t.authority.Load().sent, now) >= t.overrunAfter()
+func (t *term) overruns(now protocol.Instant) bool {
+	return !t.returned.Load() && protocol.Age(t.authority.Load().sent, now) >= t.overrunAfter()
 }
