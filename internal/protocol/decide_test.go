@@ -41,7 +41,7 @@ func run(t *testing.T, steps []step) {
 	t.Helper()
 	st := &state{Config: cfg}
 	for i, step := range steps {
-		now := at(step.at)
+		now, before := at(step.at), st.seen
 		if step.see != nil {
 			if step.wins {
 				st.own.applied(step.see.Claim, *step.see, now)
@@ -51,7 +51,7 @@ func run(t *testing.T, steps []step) {
 		if step.gone {
 			st.seen = st.seen.gone(0, now, now)
 		}
-		st.own.saw(st.seen, st.phase, cfg.Identity)
+		st.own.saw(before, st.seen, st.phase, cfg.Identity)
 		if step.tell != nil {
 			step.tell(st)
 		}

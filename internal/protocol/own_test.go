@@ -55,33 +55,33 @@ func TestOnlyTheRecordThatTheDeadHaveWrittenIsOver(t *testing.T) {
 func TestARecordOfAnothersEndsTheProofThatATermIsOver(t *testing.T) {
 	st := inTerm(StandingBy, Claim{"else", 15, 700_001, 700_002, 1})
 	st.own.over = []Mark{{"them", 100_001}}
-	st.own.saw(st.seen, st.phase, "me")
+	st.own.saw(seen{}, st.seen, st.phase, "me")
 	assert.Empty(t, st.own.over)
 }
 
 func TestAPutBackOfThePastIsForNobody(t *testing.T) {
 	st := inTerm(Draining, Claim{"else", 15, 700_001, 700_002, 1})
-	st.own.saw(st.seen, st.phase, "me")
+	st.own.saw(seen{}, st.seen, st.phase, "me")
 	st.seen = st.seen.gone(3, Instant{}, at(0))
-	st.own.saw(st.seen, st.phase, "me")
+	st.own.saw(seen{}, st.seen, st.phase, "me")
 	assert.Equal(t, idle, st.decide(at(s)).do, "another's was seen in this term (S6)")
 }
 
 func TestWritesOfOneMillisecondDiffer(t *testing.T) {
-	o := seen{}.see(Record{Claim: own{}.next(cfg, seen{}, acquire, at(0), 999_999)}, Instant{}, at(0))
+	o := seen{}.see(Record{Claim: own{}.next(cfg, seen{}, acquire, 0, at(0), 999_999)}, Instant{}, at(0))
 	w := own{wrote: o.record}
 	for salt := range int64(2000) {
-		c := w.next(cfg, o, renew, at(0), salt)
+		c := w.next(cfg, o, renew, 0, at(0), salt)
 		require.NotEqual(t, o.record.Renewed, c.Renewed)
 		require.Equal(t, o.record.Acquired, c.Acquired)
-		win := own{}.next(cfg, o, acquire, at(0), salt*997)
+		win := own{}.next(cfg, o, acquire, 0, at(0), salt*997)
 		require.LessOrEqual(t, win.Acquired, win.Renewed, "nothing is renewed before it is acquired")
 	}
 }
 
 func TestTransitionsDoNotOverflow(t *testing.T) {
 	o := seen{}.see(Record{Version: 1, Claim: Claim{"x", 1, 1, 1, math.MaxInt32}}, Instant{}, at(0))
-	assert.Equal(t, int32(math.MaxInt32), own{}.next(cfg, o, acquire, at(20*s), 0).Transitions)
+	assert.Equal(t, int32(math.MaxInt32), own{}.next(cfg, o, acquire, 0, at(20*s), 0).Transitions)
 }
 
 // S1: what a record that shows this candidate's own write proves, if the reply was lost.
