@@ -173,6 +173,11 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 			lost := lostError(e.Lost)
 			c.active.lose(lost)
 			c.report.ended(c.active, lost, c.object())
+		case protocol.SuspendTerm:
+			c.active.expire() // its timer may be about to
+			c.report.suspended(c.active)
+		case protocol.ResumeTerm:
+			c.report.resumed(c.active)
 		case protocol.StopCallback:
 			c.drain(e.Lost)
 		case protocol.LetGo:
@@ -186,6 +191,8 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 // tell passes on what is only to be reported.
 func (c *candidate) tell(e protocol.Effect) {
 	switch e.Kind {
+	case protocol.PutsBack:
+		c.log.Info("The lease was deleted; putting it back")
 	case protocol.SawHolder:
 		c.report.holder(e.Lost.Holder)
 	case protocol.SawNamesake:
@@ -217,7 +224,7 @@ func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 		outer:    ctx,
 	}
 	l.ctx, l.cancel = context.WithCancelCause(l.term.in(ctx))
-	l.start(e.Sent)
+	l.start()
 	c.active = l
 	c.current.Store(l)
 	c.publish(c.machine.Status(), c.machine.Wake())
@@ -246,7 +253,7 @@ func (c *candidate) oversee(since time.Time) {
 // returned ends the term after the callback has returned: first for readers, then in the Lease (S8).
 func (c *candidate) returned() protocol.Event {
 	l, holder := c.active, c.machine.Status().Holder
-	l.end()
+	l.close()
 	c.report.stopping(l, l.cause, holder)
 	c.report.ended(l, l.cause, c.object())
 	l.cancel(nil)

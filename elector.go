@@ -64,6 +64,7 @@ func (e *Elector) config() protocol.Config {
 		RenewDeadline: e.opts.RenewDeadline,
 		RetryPeriod:   e.opts.RetryPeriod,
 		DrainLimit:    e.opts.DrainLimit,
+		Recovery:      e.opts.RecoveryDeadline,
 		Yields:        e.opts.Yield != nil,
 	}
 }
@@ -137,7 +138,7 @@ func (e *Elector) Run(ctx context.Context) error {
 // StepDown is called.
 func (e *Elector) StepDown(ctx context.Context) error {
 	l := e.current.Load()
-	if l == nil || !l.term.Valid() {
+	if l == nil || !l.term.Valid() && l.term.Suspended().IsZero() {
 		return ErrNotLeader
 	}
 	l.stepDownOnce.Do(func() { close(l.stepDown) })

@@ -22,6 +22,10 @@ var (
 	// write without a valid term. See Elector.WrapTransport.
 	ErrNotLeader = errors.New("elector: not the leader")
 
+	// ErrSuspended is the cause of a context of Term.Context that has ended because the term is suspended. It is an
+	// ErrNotLeader, too.
+	ErrSuspended = fmt.Errorf("elector: the term is suspended: %w", ErrNotLeader)
+
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
 	errNamesake   = errors.New("each process needs an Options.Identity of its own; leave it empty to have one made")
 	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")

@@ -84,6 +84,18 @@ func (r *reporter) begun(l *activeTerm, e protocol.Effect, seen *coordinationv1.
 	r.event(seen, corev1.EventTypeNormal, "became leader")
 }
 
+// suspended reports that a term has no authority for the time being.
+func (r *reporter) suspended(l *activeTerm) {
+	l.log.Info("Suspended: no renewal succeeded within RenewDeadline; the callback goes on, and may not write", "recoveryDeadline", r.opts.RecoveryDeadline)
+	r.event(nil, corev1.EventTypeWarning, "is suspended: no renewal succeeded within RenewDeadline")
+}
+
+// resumed reports that a suspended term has its authority again.
+func (r *reporter) resumed(l *activeTerm) {
+	l.log.Info("Resumed: the lease is renewed again, and nobody else has led")
+	r.event(nil, corev1.EventTypeNormal, "leads again after a suspension")
+}
+
 // renewed reports a renewal that was sent at sent, and is now found to have been applied.
 func (r *reporter) renewed(sent protocol.Instant) {
 	now := now()

@@ -17,11 +17,12 @@ type Status struct {
 	Term        Term      // the term whose callback runs; the zero Term while standing by
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
 	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
+	Suspended   time.Time // since when the term has no authority, see Options.RecoveryDeadline; zero otherwise
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
 // MarshalJSON encodes the Status as an object with the fields identity, leader and leading and, where they have a
-// value, term, validUntil, lastRenewal, draining and lastError. Term is the token, a string because JSON numbers lose
+// value, term, validUntil, lastRenewal, draining, suspended and lastError. Term is the token, a string because JSON numbers lose
 // digits.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
@@ -32,8 +33,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		ValidUntil  time.Time `json:"validUntil,omitzero"`
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
 		Draining    time.Time `json:"draining,omitzero"`
+		Suspended   time.Time `json:"suspended,omitzero"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, ""}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
@@ -85,6 +87,7 @@ func (e *Elector) Status() Status {
 		Term:        s.term,
 		LastRenewal: s.lastRenewal,
 		Draining:    s.term.Draining(),
+		Suspended:   s.term.Suspended(),
 		LastError:   s.lastError,
 	}
 }
