@@ -8,226 +8,284 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"k8s.io/apimachinery/pkg/watch"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
-// refusedReleaseLimit is how long a release is tried that the API refuses.
-const refusedReleaseLimit = time.Second
-
-// A candidate is what one call of Run owns. Only its goroutine touches it.
+// A candidate drives the election of one call of Run: it hands what happens to the protocol's machine, and carries out
+// what that returns. Nothing is decided here. Only its goroutine touches it.
 type candidate struct {
 	*Elector
 	log      klog.Logger
-	ctx      context.Context // for requests: with the values of Run's ctx, but without its end
-	seen     observed
-	own      tenure
-	active   *activeTerm // nil while standing by
-	calls    calls
-	pace     pace
-	watch    watching
-	trouble  trouble
+	ctx      context.Context    // for all that Run starts: with the values of its ctx, but without its end
+	stop     context.CancelFunc // ends ctx
+	machine  *protocol.Machine
+	requests requests
+	watches  watches
+	active   *activeTerm // until its Lease is released; nil otherwise
 	report   reporter
-	health   *health   // nil without Options.Healthy
+	health   *health // nil without Options.Healthy
+	yields   <-chan time.Duration
 	stateDir *stateDir // nil without Options.StateDir
+	lastErr  error     // why the last request failed; nil once there is no trouble
+	timer    *time.Timer
 
-	changes     int // of the record, as far as seen
-	lastRenewal time.Time
-	timer       *time.Timer
+	ended bool  // Run returns
+	err   error // what Run returns
+	again bool  // campaign again
 }
 
-func newCandidate(e *Elector, ctx context.Context) *candidate {
-	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity)
-	ctx = context.WithoutCancel(ctx)
+func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
+	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.opts.Identity)
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	if e.client != nil {
 		ctx = e.client.use(ctx)
 	}
+	config := e.config()
+	config.Follows = follows
 	c := &candidate{
-		Elector: e,
-		log:     log,
-		ctx:     ctx,
-		calls:   calls{replies: make(chan reply, maxCalls)},
-		watch:   watching{Elector: e, log: log, ctx: ctx},
-		report:  reporter{Elector: e, log: log},
-		timer:   time.NewTimer(0),
+		Elector:  e,
+		log:      log,
+		ctx:      ctx,
+		stop:     stop,
+		machine:  protocol.New(config, rand.Int64N),
+		requests: requests{under: map[int]*request{}, replies: make(chan reply, protocol.MaxCalls)},
+		watches:  watches{events: make(chan watchEvent)},
+		report:   reporter{Elector: e, log: log},
+		timer:    time.NewTimer(0),
 	}
-	c.health = newHealth(ctx, e.opts.Healthy, e.timing)
+	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
+	c.yields = newYields(ctx, e.opts.Yield, e.opts.RetryPeriod)
 	c.stateDir = newStateDir(log, e.opts.StateDir, e.lease)
 	return c
 }
 
 // close ends what Run has started.
 func (c *candidate) close() {
-	c.watch.stop()
+	c.stop()
 	c.timer.Stop()
-	c.calls.drop()
-	c.health.stop()
 	c.stateDir.unlock()
 	if c.client != nil {
 		c.client.unuse()
 	}
-	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.trouble.err})
+	s := c.machine.Status()
+	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), lastError: c.lastErr})
 	c.report.wait()
 }
 
-// standBy campaigns until the Lease is won, or until ctx ends: then it returns false.
-func (c *candidate) standBy(ctx context.Context) bool {
-	c.own = c.own.afterwards(c.seen, c.identity)
+// run takes part in the election until ctx ends or the callback returns by itself, and returns what Run returns.
+func (c *candidate) run(ctx context.Context) error {
 	c.log.Info("Campaigning")
-	for ctx.Err() == nil {
-		c.proveDead()
-		if c.own.unfit && c.seen.holder() == c.identity && c.own.owns(c.seen, c.identity) {
-			c.handBack()
+	c.step(ctx, protocol.Event{Kind: protocol.Tick})
+	for !c.ended {
+		ev := protocol.Event{Kind: protocol.Campaign}
+		if c.again {
+			c.log.Info("Campaigning")
+			c.again = false
+		} else {
+			ev = c.await(ctx)
 		}
-		now := time.Now()
-		d := decide(c.timing, c.seen, c.own, now)
-		if d.do == lead {
-			return true
-		}
-		until := c.act(c.watch.check(c.watch.poll(c.behind(d)), c.seen, c.pace.jitter), now)
-		if c.stateDir.waits() {
-			until = earliest(until, now.Add(c.opts.RetryPeriod))
-		}
-		c.await(until, ctx.Done(), nil, nil)
+		c.step(ctx, ev)
 	}
-	// A write may be under way, or its reply lost. If it wins, nobody would use the Lease, and everybody wait for it.
-	c.own.phase = releasing
-	if !c.calls.writing() && len(c.own.unconfirmed) > 0 {
-		c.seen.stale = true // the watch may have more to show
-	}
-	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
-		c.log.Info("Stopped while acquiring the lease, and could not find out whether it was acquired", "err", err)
-	}
-	return false
+	return c.err
 }
 
-// handBack releases a Lease that was won by a write that was under way when this replica became unfit (L6): nobody would
-// use it, and everybody wait for it.
-func (c *candidate) handBack() {
-	c.own.phase = releasing
-	if err := c.releaseLease(time.Now().Add(c.renewDeadline / 3)); err != nil {
-		c.log.Info("Became unhealthy while acquiring the lease, and could not release it; others wait until it expires", "err", err)
+// step hands an event to the machine, with what has happened in silence before it, and carries out what follows.
+func (c *candidate) step(ctx context.Context, ev protocol.Event) {
+	for _, id := range c.watches.returned() {
+		c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.WatchEnded, ID: id}, now()))
 	}
-	c.own = c.own.afterwards(c.seen, c.identity)
-}
-
-// proveDead takes in what the file in StateDir proves, as soon as this process has its lock (S12).
-func (c *candidate) proveDead() {
-	if dead := c.stateDir.lock(); len(dead) > 0 {
-		c.own.dead = dead
-		if c.seen.lease != nil {
-			c.forgetDead()
+	if c.machine.Status().Phase == protocol.StandingBy {
+		if dead := c.stateDir.lock(); len(dead) > 0 {
+			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: dead}, now()))
 		}
 	}
+	c.carryOut(ctx, c.machine.Step(ev, now()))
 }
 
-// forgetDead ends the proof once a record is seen that no dead process has written, even if an old one comes back.
-func (c *candidate) forgetDead() {
-	if !c.own.isDead(c.seen) {
-		c.own.dead = nil
-		c.stateDir.forget()
+// await waits until something happens, or until the machine wants to be called, and returns what has happened.
+func (c *candidate) await(ctx context.Context) protocol.Event {
+	status, wake := c.machine.Status(), c.machine.Wake()
+	if status.Phase == protocol.StandingBy && c.stateDir.waits() {
+		wake = now().Add(min(until(wake), c.opts.RetryPeriod))
 	}
+	c.publish(status, wake)
+	var ended, asked, returned <-chan struct{}
+	switch status.Phase {
+	case protocol.StandingBy, protocol.Following:
+		ended = ctx.Done()
+	case protocol.Leading:
+		ended, asked, returned = c.active.ctx.Done(), c.active.stepDown, c.active.returned
+	case protocol.Draining:
+		c.oversee(timeOf(status.Draining))
+		returned = c.active.returned
+	}
+	c.timer.Reset(until(wake))
+	select {
+	case <-c.timer.C:
+	case <-ended:
+		return protocol.Event{Kind: protocol.Stop}
+	case <-asked:
+		return protocol.Event{Kind: protocol.StepDown}
+	case <-returned:
+		return c.returned()
+	case r := <-c.requests.replies:
+		return c.answered(r)
+	case ev := <-c.watches.events:
+		return c.noticed(ev)
+	case err := <-c.health.results():
+		c.report.fitness(err)
+		return protocol.Event{Kind: protocol.Health, OK: err == nil}
+	case d := <-c.yields:
+		return protocol.Event{Kind: protocol.Yield, Delay: d}
+	}
+	return protocol.Event{Kind: protocol.Tick}
 }
 
-// behind puts an acquisition off by this candidate's share of the spread (L4), and by Yield (L7). A Lease that is free is
-// free from when that was seen; one that expires, from then on.
-func (c *candidate) behind(d decision) decision {
-	if d.do != acquire {
-		return d
-	}
-	d.at = latest(d.at, c.seen.since).Add(c.pace.jitter)
-	if c.opts.Yield != nil && c.seen.holder() != c.identity {
-		d.at = d.at.Add(max(c.opts.Yield(), 0))
-	}
-	return d
-}
-
-// lead runs the callback once, from the win to the release. It reports whether to campaign again; if not, what Run
-// returns.
-func (c *candidate) lead(ctx context.Context) (again bool, err error) {
-	l := c.becomeLeader(ctx)
-	for !l.term.returned.Load() {
-		now := time.Now()
-		d := decide(c.timing, c.seen, c.own, now)
-		switch d.do {
-		case stop:
-			l.lose(d.lost)
-		case stepDown:
-			l.cancel(d.lost)
-		}
-		switch {
-		case c.own.phase == draining:
-			c.oversee(l, now)
-			c.await(c.act(d, now), nil, nil, l.returned)
-		case l.ctx.Err() != nil:
-			c.becomeDraining(l)
+// carryOut does what the machine has decided, in order.
+func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
+	for _, e := range effects {
+		switch e.Kind {
+		case protocol.Send:
+			c.send(e.ID, e.Request)
+		case protocol.Cancel:
+			c.cancel(e.ID, e.OK)
+		case protocol.Suspect:
+			c.suspect(e.ID)
+		case protocol.Watch:
+			c.watch(e.ID)
+		case protocol.Unwatch:
+			c.unwatch(e.ID)
+		case protocol.ForgetProof:
+			c.stateDir.forget()
+		case protocol.BeginTerm:
+			c.begin(ctx, e)
+		case protocol.RenewTerm:
+			c.active.renewed(e.Sent)
+			if e.OK {
+				c.report.renewed(e.Sent)
+			}
+		case protocol.LeaseMissing:
+			c.active.missing()
+		case protocol.LoseTerm:
+			lost := lostError(e.Lost)
+			c.active.lose(lost)
+			c.report.ended(c.active, lost, c.object())
+		case protocol.SuspendTerm:
+			c.active.expire() // its timer may be about to
+			c.report.suspended(c.active)
+		case protocol.ResumeTerm:
+			c.report.resumed(c.active)
+		case protocol.StopCallback:
+			c.drain(e.Lost)
+		case protocol.LetGo:
+			c.letGo(ctx, e)
 		default:
-			c.await(c.act(d, now), l.ctx.Done(), l.stepDown, l.returned)
+			c.tell(e)
 		}
 	}
-	return c.becomeReleasing(l)
 }
 
-// becomeLeader starts the callback for the term just won.
-func (c *candidate) becomeLeader(ctx context.Context) *activeTerm {
-	c.own.phase, c.own.sitOut, c.own.adopted = leading, time.Time{}, 0
+// tell passes on what is only to be reported.
+func (c *candidate) tell(e protocol.Effect) {
+	switch e.Kind {
+	case protocol.PutsBack:
+		c.log.Info("The lease was deleted; putting it back")
+	case protocol.SawHolder:
+		c.report.holder(e.Lost.Holder)
+	case protocol.SawNamesake:
+		c.log.Error(errNamesake, "Another process leads under this candidate's identity")
+	case protocol.SawOwnName:
+		c.log.Info("The lease is held under this candidate's identity, by an earlier process or by another one; waiting until it expires")
+	case protocol.Trouble:
+		c.lastErr = c.requests.failure(e.ID)
+		c.report.trouble(c.lastErr, e.OK, c.machine.Status().Phase == protocol.Releasing)
+	case protocol.NoTrouble:
+		c.lastErr = nil
+		c.report.noTrouble()
+	case protocol.NoWatch:
+		c.log.Info("No watch on the lease: reading it every RetryPeriod instead, and trying the watch again now and then", "err", c.watches.failure(e.ID).Error())
+	case protocol.WatchAgain:
+		c.log.Info("The watch works again")
+	}
+}
+
+// begin begins the callback of a term.
+func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 	c.stateDir.won()
 	l := &activeTerm{
-		log:      c.log.WithValues("term", c.own.version),
+		log:      c.log.WithValues("term", e.Token),
 		stepDown: make(chan struct{}),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
-		term:     newTerm(c.Elector, c.own.version, c.own.sent),
+		term:     newTerm(c.Elector, e.Token, e.Sent),
 		outer:    ctx,
 	}
 	l.ctx, l.cancel = context.WithCancelCause(l.term.in(ctx))
-	l.start(c.own.sent)
+	l.start()
 	c.active = l
 	c.current.Store(l)
-	c.publish(time.Now())
-	c.report.begun(l, c.seen)
+	c.publish(c.machine.Status(), c.machine.Wake())
+	c.report.begun(l, e, c.object())
 	go l.run(c.opts.Run)
-	return l
 }
 
-// becomeDraining waits for a callback that has to stop. The lease is kept alive meanwhile, if it is ours (S9).
-func (c *candidate) becomeDraining(l *activeTerm) {
-	now := time.Now()
-	c.own.phase, c.own.drainSince = draining, now
-	l.term.draining.Store(&now)
-	c.report.stopping(l, context.Cause(l.ctx), c.seen)
-}
-
-// oversee sees to a term while its callback drains: it may be lost meanwhile, and overrun.
-func (c *candidate) oversee(l *activeTerm, now time.Time) {
-	if lost := overBy(c.timing, c.seen, c.own, now); lost != nil {
-		l.term.end()
-		c.report.ended(l, lost, c.seen)
+// drain ends the callback's ctx.
+func (c *candidate) drain(lost protocol.Lost) {
+	l, since := c.active, time.Now()
+	if lost.Reason != 0 {
+		l.cancel(lostError(lost))
 	}
-	if l.term.overruns(now) && !l.alarmed.Load() {
-		go l.raise() // its timer stands still while the machine is suspended
-	}
-	c.report.draining(l, c.own.drainSince, now)
+	l.term.draining.Store(&since)
+	c.report.stopping(l, context.Cause(l.ctx), c.machine.Status().Holder)
 }
 
-// becomeReleasing ends the term after the callback has returned: first for readers, then in the Lease (S8).
-func (c *candidate) becomeReleasing(l *activeTerm) (again bool, err error) {
-	c.own.phase = releasing
-	l.end()
-	c.report.stopping(l, l.cause, c.seen)
-	c.report.ended(l, l.cause, c.seen)
+// oversee sees that a callback that drains is reported when it overruns, and each minute.
+func (c *candidate) oversee(since time.Time) {
+	if c.active.term.overruns(now()) && !c.active.alarmed.Load() {
+		go c.active.raise() // its timer stands still while the machine is suspended
+	}
+	c.report.draining(c.active, since)
+}
+
+// returned ends the term after the callback has returned: first for readers, then in the Lease (S8).
+func (c *candidate) returned() protocol.Event {
+	l, holder := c.active, c.machine.Status().Holder
+	l.close()
+	c.report.stopping(l, l.cause, holder)
+	c.report.ended(l, l.cause, c.object())
 	l.cancel(nil)
+	lost := l.loss(l.cause)
+	return protocol.Event{Kind: protocol.Returned, OK: lost != nil && lost.givenUp()}
+}
+
+// letGo takes in that the Lease was released, or could not be.
+func (c *candidate) letGo(ctx context.Context, e protocol.Effect) {
+	var err error
+	if !e.OK {
+		err = cmp.Or(c.lastErr, errUnreleased)
+	}
+	l := c.active
+	if l == nil {
+		if err != nil {
+			c.log.Info("Could not find out whether the lease was acquired, or could not release it; others may have to wait until it expires", "err", err.Error())
+		}
+		c.ended = ctx.Err() != nil
+		return
+	}
+	l.err = err
+	c.report.released(l, e, err)
 	c.active = nil
-	c.publish(time.Now())
-	l.err = c.releaseLease(c.own.sent.Add(c.leaseDuration))
-	c.report.released(l, c.own.wrote, l.err)
-	c.publish(time.Now()) // whoever has waited for StepDown sees that the Lease is free
+	c.publish(c.machine.Status(), c.machine.Wake()) // whoever has waited for StepDown sees that the Lease is free
 	c.current.Store(nil)
 	close(l.done)
-	return c.outcome(l)
+	c.again, c.err = c.outcome(l)
+	c.ended = !c.again
 }
 
-// outcome is what follows from how the callback has ended.
+// outcome is what follows from how the callback has ended: whether to campaign again; if not, what Run returns.
 func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 	result, lost := l.result, l.loss(l.cause)
 	if l.cause == nil {
@@ -241,9 +299,6 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 		}
 		return false, nil
 	}
-	if lost.givenUp() {
-		c.own.sitOut, c.own.gaveUp = time.Now().Add(c.leaseDuration), c.own.wrote.acquired
-	}
 	if c.opts.SingleTerm && result != nil {
 		return false, errors.Join(lost, result)
 	} else if c.opts.SingleTerm {
@@ -255,158 +310,25 @@ func (c *candidate) outcome(l *activeTerm) (again bool, err error) {
 	return l.outer.Err() == nil, nil
 }
 
-// releaseLease releases the Lease if it is this candidate's, and returns nil once there is nothing (more) to release.
-// What the API refuses, and will go on to refuse, is tried briefly (S8).
-func (c *candidate) releaseLease(until time.Time) error {
-	defer c.calls.drop()
-	start := time.Now()
-	for {
-		now := time.Now()
-		d := decide(c.timing, c.seen, c.own, now)
-		switch {
-		case c.trouble.refused != "":
-			until = earliest(until, start.Add(refusedReleaseLimit))
-		case d.do == done && c.own.wrote.holder == "" && c.own.wrote.renewed != 0:
-			return nil // released: whatever is under way comes too late
-		case d.do == done && !c.calls.writing():
-			return nil
-		case d.do == done:
-			until = earliest(until, start.Add(c.renewDeadline/3))
-			d = decision{do: get, at: latest(c.calls.awaited().sent, c.watch.asked).Add(c.renewDeadline / 6)} // has the write won?
-		}
-		if !now.Before(until) {
-			return cmp.Or(c.trouble.err, errUnreleased)
-		}
-		c.await(earliest(c.act(d, now), until), nil, nil, nil)
-	}
-}
-
-// act sends the request of a decision that is due. It returns when to decide again, if nothing happens before.
-func (c *candidate) act(d decision, now time.Time) time.Time {
-	at := latest(d.at, c.pace.notBefore)
-	switch d.do {
-	case idle, done, lead, stop, stepDown:
-		return now.Add(c.leaseDuration)
-	}
-	if now.Before(at) {
-		return at
-	}
-	if c.makeRoom(d.do, now) {
-		c.send(d.do, now)
-		if c.calls.asking && len(c.calls.all)+c.watch.underWay() < maxCalls {
-			c.send(get, now)
-		}
-		c.calls.asking = false
-	}
-	return c.nextCall(now)
-}
-
-// await sleeps until the time given or until something happens, and takes in what did.
-func (c *candidate) await(until time.Time, ended, asked, returned <-chan struct{}) {
-	now := time.Now()
-	until = earliest(until, c.nextCall(now))
-	until = earliest(until, c.watch.tend(now, c.calls.awaited() != nil, len(c.calls.all)))
-	if c.active != nil {
-		until = earliest(until, now.Add(pulse))
-	}
-	c.publish(until)
-	c.timer.Reset(time.Until(until))
-	select {
-	case <-c.timer.C:
-	case <-ended:
-	case <-asked:
-		c.active.cancel(&LostError{Reason: ReasonSteppedDown, Holder: c.seen.holder()})
-	case <-returned:
-	case r := <-c.calls.replies:
-		c.answered(r)
-	case ev := <-c.watch.events():
-		c.notice(ev)
-	case err := <-c.health.results():
-		c.own.unfit = err != nil
-		c.report.fitness(err)
-	}
-	c.expire(time.Now())
-}
-
-// notice takes in what the watch reports.
-func (c *candidate) notice(ev watchEvent) {
-	now := time.Now()
-	c.watch.notice(ev, now)
-	switch {
-	case ev.opened && c.own.phase == standingBy && c.seen.lease != nil:
-		c.seen.stale = true // the watch does not show a deletion from before it began
-	case ev.lease != nil && ev.change == watch.Deleted:
-		c.observe(c.seen.gone(versionOf(ev.lease), time.Time{}, now))
-	case ev.lease != nil:
-		c.observe(c.seen.see(ev.lease, time.Time{}, now))
-	}
-}
-
-// observe takes in what was seen.
-func (c *candidate) observe(next observed) {
-	before := c.seen
-	c.seen = next
-	if next.version == before.version && next.claim == before.claim && (next.lease == nil) == (before.lease == nil) && before.known() {
-		return
-	}
-	c.changes++
-	c.own = c.own.saw(next, c.identity)
-	if own, ok := c.own.seenApplied(next); ok && !c.calls.awaits(own.sent) {
-		c.own = own
-		c.lastRenewal = c.own.sent
-		c.active.renewed(c.own.sent)
-		if !c.calls.repeats(next.claim) {
-			c.report.renewed(c.own.sent, next.at)
-		}
-	}
-	if next.lease != nil && (next.claim.blank() || !c.own.owns(next, c.identity)) {
-		c.calls.void()
-		c.forgetDead()
-	}
-	c.pace.jitter = rand.N(spread)
-	if c.own.adopted >= maxAdopted {
-		c.pace.jitter += c.opts.RetryPeriod // after those who hear the replies to their writes
-	}
-	if c.own.phase == standingBy {
-		c.pace.notBefore = time.Time{}
-	}
-	if holder := next.holder(); holder != "" && holder != c.identity {
-		if c.trouble.refused == "create" || c.trouble.refused == "update" {
-			c.trouble.forgive() // nothing to write any more either
-		}
-	}
-	if next.lease == nil && c.active != nil {
-		c.active.missing()
-	}
-	c.report.changed(before, next, c.own)
+// object is the Lease as last seen, nil for none.
+func (c *candidate) object() *coordinationv1.Lease {
+	lease, _ := c.machine.Status().Object.(*coordinationv1.Lease)
+	return lease
 }
 
 // publish shows the state to readers in other goroutines. The loop means to be back at awake.
-func (c *candidate) publish(awake time.Time) {
+func (c *candidate) publish(status protocol.Status, awake protocol.Instant) {
+	c.report.stuck(status.Stuck)
 	s := &snapshot{
-		leader:       c.seen.holder(),
-		lastRenewal:  c.lastRenewal,
-		lastError:    c.trouble.err,
-		refusedSince: c.trouble.since,
+		leader:       status.Holder,
+		lastRenewal:  timeOf(status.LastRenewal),
+		lastError:    c.lastErr,
+		refusedSince: timeOf(status.RefusedFrom),
 		awake:        awake,
-		stuck:        c.stuck(time.Now()),
+		stuck:        status.Stuck,
 	}
-	if c.active != nil {
+	if status.Phase == protocol.Leading || status.Phase == protocol.Draining {
 		s.term = c.active.term
 	}
 	c.state.Store(s)
-}
-
-// stuck reports whether so many clients have not returned from requests that no more are sent (L9).
-func (c *candidate) stuck(now time.Time) bool {
-	stuck := c.calls.stuck(now)+c.watch.lingering() >= maxCalls
-	c.trouble.stuck(c.log, stuck)
-	return stuck
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

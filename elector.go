@@ -9,21 +9,13 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
-)
 
-const (
-	// spread is what standbys scatter their writes over when a Lease falls free (L4). Twice as much would halve the
-	// writes of a thousand standbys again, and cost a single one 5 ms more.
-	spread = 10 * time.Millisecond
-
-	// pulse is how often a leader reads its clocks, so that it soon notices that its machine was suspended (S2).
-	pulse = time.Second
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // An Elector is one candidate for one Lease. Create it with New or NewForConfig; the zero value is not usable. Its
 // methods may be called from any goroutine.
 type Elector struct {
-	timing
 	opts    Options
 	lease   types.NamespacedName
 	links   [2]coordinationv1client.LeaseInterface // the first and the spare one, which differ only for NewClient's client
@@ -47,9 +39,8 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		return nil, prefixed(err)
 	}
 	e := &Elector{
-		timing: timing{opts.Identity, opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod, opts.DrainLimit},
-		opts:   opts,
-		lease:  types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
+		opts:  opts,
+		lease: types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 	}
 	e.links[0] = leases.Leases(opts.Namespace)
 	e.links[1] = e.links[0]
@@ -63,6 +54,19 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 	}
 	e.state.Store(&snapshot{})
 	return e, nil
+}
+
+// config is what the protocol has to know of the options.
+func (e *Elector) config() protocol.Config {
+	return protocol.Config{
+		Identity:      e.opts.Identity,
+		LeaseDuration: e.opts.LeaseDuration,
+		RenewDeadline: e.opts.RenewDeadline,
+		RetryPeriod:   e.opts.RetryPeriod,
+		DrainLimit:    e.opts.DrainLimit,
+		Recovery:      e.opts.RecoveryDeadline,
+		Yields:        e.opts.Yield != nil,
+	}
 }
 
 // A wrapper is a client around another, as in package lock. It does the same on the spare connection of NewClient's.
@@ -117,17 +121,10 @@ func (e *Elector) Run(ctx context.Context) error {
 		return errRunning
 	}
 	defer e.running.Store(false)
-	c := newCandidate(e, ctx)
+	c := newCandidate(e, ctx, false)
 	defer c.close()
 	e.opts.Metrics.Term(e.lease, Term{})
-	for {
-		if !c.standBy(ctx) {
-			return nil
-		}
-		if again, err := c.lead(ctx); !again {
-			return err
-		}
-	}
+	return c.run(ctx)
 }
 
 // StepDown gives up leadership: the callback's ctx ends with ReasonSteppedDown, and when the callback has returned the
@@ -141,7 +138,7 @@ func (e *Elector) Run(ctx context.Context) error {
 // StepDown is called.
 func (e *Elector) StepDown(ctx context.Context) error {
 	l := e.current.Load()
-	if l == nil || !l.term.Valid() {
+	if l == nil || !l.term.Valid() && l.term.Suspended().IsZero() {
 		return ErrNotLeader
 	}
 	l.stepDownOnce.Do(func() { close(l.stepDown) })

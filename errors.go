@@ -9,6 +9,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 var (
@@ -18,6 +21,10 @@ var (
 	// ErrNotLeader is returned by StepDown when there is nothing to give up, and, wrapped, by the write gate for a
 	// write without a valid term. See Elector.WrapTransport.
 	ErrNotLeader = errors.New("elector: not the leader")
+
+	// ErrSuspended is the cause of a context of Term.Context that has ended because the term is suspended. It is an
+	// ErrNotLeader, too.
+	ErrSuspended = fmt.Errorf("elector: the term is suspended: %w", ErrNotLeader)
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
 	errNamesake   = errors.New("each process needs an Options.Identity of its own; leave it empty to have one made")
@@ -35,19 +42,19 @@ type Reason int
 
 const (
 	// ReasonTakenOver: the Lease names another holder, or another candidate has won and released it.
-	ReasonTakenOver Reason = iota + 1
+	ReasonTakenOver = Reason(protocol.TakenOver)
 	// ReasonDeleted: the Lease was deleted and could not be put back before RenewDeadline.
-	ReasonDeleted
+	ReasonDeleted = Reason(protocol.Deleted)
 	// ReasonDeadlinePassed: no renewal succeeded within RenewDeadline.
-	ReasonDeadlinePassed
+	ReasonDeadlinePassed = Reason(protocol.DeadlinePassed)
 	// ReasonSteppedDown: StepDown was called.
-	ReasonSteppedDown
+	ReasonSteppedDown = Reason(protocol.SteppedDown)
 	// ReasonDuplicateIdentity: the Lease names this candidate's identity, but it was another process that wrote it.
-	ReasonDuplicateIdentity
+	ReasonDuplicateIdentity = Reason(protocol.DuplicateIdentity)
 	// ReasonUnhealthy: Options.Healthy failed, or did not answer in time.
-	ReasonUnhealthy
+	ReasonUnhealthy = Reason(protocol.Unhealthy)
 	// ReasonRequested: an annotation on the Lease asked its holder to step down. See Elector.StepDown.
-	ReasonRequested
+	ReasonRequested = Reason(protocol.Requested)
 )
 
 // String describes the reason.
@@ -77,6 +84,11 @@ func (r Reason) String() string {
 type LostError struct {
 	Reason Reason
 	Holder string // the holder named in the Lease when the term ended, "" if none
+}
+
+// lostError is what the protocol says, for the user.
+func lostError(l protocol.Lost) *LostError {
+	return &LostError{Reason: Reason(l.Reason), Holder: l.Holder}
 }
 
 // Error returns the reason and the holder.
@@ -141,4 +153,18 @@ func refused(err error) bool {
 func badCertificate(err error) bool {
 	var verification *tls.CertificateVerificationError
 	return errors.As(err, &verification)
+}
+
+// kind is what stays the same in an error that repeats, whatever ports and times its text names.
+func kind(err error) string {
+	if reason := apierrors.ReasonForError(err); reason != metav1.StatusReasonUnknown {
+		return string(reason)
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
 }

@@ -3,10 +3,11 @@ package elector
 import (
 	"context"
 	"iter"
-	"time"
 
 	"k8s.io/apimachinery/pkg/util/uuid"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // Follow yields the holders of a Lease to a program that is not a candidate: first the present holder, then each
@@ -34,31 +35,17 @@ func Follow(ctx context.Context, leases coordinationv1client.LeasesGetter, names
 		return nil, err
 	}
 	return func(yield func(string) bool) {
-		c := newCandidate(e, ctx)
+		c := newCandidate(e, ctx, true)
 		defer c.close()
 		var last *string
-		for ctx.Err() == nil {
-			holder, d := follow(c.seen, c.watch.asked)
-			if c.seen.known() && (last == nil || holder != *last) {
-				if last = &holder; !yield(holder) {
+		for ev := (protocol.Event{}); ctx.Err() == nil; ev = c.await(ctx) {
+			c.step(ctx, ev)
+			s := c.machine.Status()
+			if s.Known && (last == nil || s.Holder != *last) {
+				if last = &s.Holder; !yield(s.Holder) {
 					return
 				}
 			}
-			c.await(c.act(c.watch.poll(d), time.Now()), ctx.Done(), nil, nil)
 		}
 	}, nil
-}
-
-// follow returns the holder in the Lease as last seen, and what to do next. The last answered GET was sent at asked.
-// When a record expires, or has not changed for long, it asks for a GET: the watch may be dead.
-func follow(o observed, asked time.Time) (holder string, d decision) {
-	if asked.Before(o.expires) {
-		holder, d = o.holder(), decision{do: get, at: o.expires}
-	} else {
-		d = decision{do: get, at: asked.Add(time.Minute)}
-	}
-	if !o.known() || o.stale {
-		d.at = time.Time{}
-	}
-	return holder, d
 }

@@ -12,24 +12,22 @@ var errNoHealth = errors.New("Options.Healthy has not answered within RenewDeadl
 // goroutine (L6). nil is the health of a candidate that is never asked.
 type health struct {
 	answers chan error
-	cancel  context.CancelFunc
 }
 
-func newHealth(ctx context.Context, healthy func(context.Context) error, t timing) *health {
+func newHealth(ctx context.Context, healthy func(context.Context) error, every, limit time.Duration) *health {
 	if healthy == nil {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	h := &health{answers: make(chan error), cancel: cancel}
-	go h.run(ctx, healthy, t)
+	h := &health{answers: make(chan error)}
+	go h.run(ctx, healthy, every, limit)
 	return h
 }
 
-func (h *health) run(ctx context.Context, healthy func(context.Context) error, t timing) {
-	ticker := time.NewTicker(t.retryPeriod)
+func (h *health) run(ctx context.Context, healthy func(context.Context) error, every, limit time.Duration) {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
-		h.ask(ctx, healthy, t.renewDeadline)
+		h.ask(ctx, healthy, limit)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -72,8 +70,31 @@ func (h *health) results() <-chan error {
 	return h.answers
 }
 
-func (h *health) stop() {
-	if h != nil {
-		h.cancel()
+// newYields returns where what Options.Yield returns arrives, whenever it changes: it is called every RetryPeriod, in a
+// goroutine of its own (L7, L13). It is nil, and blocks for ever, without Options.Yield.
+func newYields(ctx context.Context, yield func() time.Duration, every time.Duration) <-chan time.Duration {
+	if yield == nil {
+		return nil
 	}
+	yields := make(chan time.Duration)
+	go func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for last := time.Duration(-1); ; {
+			if d := max(yield(), 0); d != last {
+				select {
+				case yields <- d:
+				case <-ctx.Done():
+					return
+				}
+				last = d
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return yields
 }

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // activeTerm is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
@@ -29,52 +32,90 @@ type activeTerm struct {
 	done         chan struct{} // closed once released
 	err          error         // of the release, once done
 
+	mu              sync.Mutex // held while the term's authority begins or ends
 	deadline, alarm *time.Timer
 	alarmed         atomic.Bool
 }
 
 // start starts the term's timers. Each reads the clock again when it fires, so one that a renewal has overtaken
 // does nothing.
-func (l *activeTerm) start(sent time.Time) {
-	l.deadline = time.AfterFunc(time.Until(sent.Add(l.term.renewDeadline)), l.expire)
-	l.alarm = time.AfterFunc(time.Until(sent.Add(l.term.overrunAfter())), l.raise)
+func (l *activeTerm) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deadline, l.alarm = time.AfterFunc(time.Hour, l.expire), time.AfterFunc(time.Hour, l.raise)
+	l.arm()
 }
 
-// renewed moves the end of the term's authority on. It does not bring back a term that is over, nor one that has run out
-// though its timer has not fired yet, as on waking from a suspension (S1).
-func (l *activeTerm) renewed(sent time.Time) {
+// renewed moves the end of the term's authority on. It does not bring back a term that is lost, nor one that has run out
+// though its timer has not fired yet, as on waking from a suspension of the machine (S1). One that is suspended is
+// resumed, if the renewal is not too old itself (S14).
+func (l *activeTerm) renewed(sent protocol.Instant) {
 	l.expire()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.term.authority.Store(&authority{sent: sent})
-	l.deadline.Reset(time.Until(sent.Add(l.term.renewDeadline)))
-	l.alarm.Reset(time.Until(sent.Add(l.term.overrunAfter())))
+	if last := l.term.spell.Load(); last.ctx.Err() != nil && l.term.alive.Err() == nil && l.ctx.Err() == nil && !l.term.runOut(now()) {
+		l.term.spell.Store(newSpell(l.term.alive))
+		close(last.resumed)
+	}
+	l.arm()
+}
+
+// arm sets the timers anew.
+func (l *activeTerm) arm() {
+	end := l.term.authority.Load().sent.Add(l.term.renewDeadline())
+	if l.term.spell.Load().ctx.Err() != nil {
+		end = end.Add(l.term.of.opts.RecoveryDeadline)
+	}
+	l.deadline.Reset(until(end))
+	l.alarm.Reset(until(l.term.overrunAt()))
 }
 
 func (l *activeTerm) missing() {
 	l.term.authority.Store(&authority{sent: l.term.authority.Load().sent, missing: true})
 }
 
-// expire ends a term at its deadline (S2).
+// expire ends a term's authority at its deadline (S2): for good, or for the time being, if it may be suspended and its
+// callback was not asked to stop (S14).
 func (l *activeTerm) expire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	a := l.term.authority.Load()
-	if age(a.sent, time.Now()) < l.term.renewDeadline {
+	switch age := protocol.Age(a.sent, now()); {
+	case age < l.term.renewDeadline():
 		return
+	case a.missing:
+		l.end(&LostError{Reason: ReasonDeleted})
+	case age >= l.term.renewDeadline()+l.term.of.opts.RecoveryDeadline, l.ctx.Err() != nil:
+		l.end(&LostError{Reason: ReasonDeadlinePassed, Holder: l.term.Identity()})
+	default:
+		if s := l.term.spell.Load(); s.ctx.Err() == nil {
+			s.suspend(time.Now())
+			l.arm()
+		}
 	}
-	lost := &LostError{Reason: ReasonDeadlinePassed, Holder: l.term.identity}
-	if a.missing {
-		lost = &LostError{Reason: ReasonDeleted}
-	}
-	l.lose(lost)
 }
 
 // lose takes the authority away, then ends the callback's ctx with the reason. The first reason stays.
 func (l *activeTerm) lose(lost *LostError) {
-	l.term.end()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end(lost)
+}
+
+// end is lose, with the lock held. A callback whose term was suspended has its stop budget from now on.
+func (l *activeTerm) end(lost *LostError) {
+	if l.term.alive.Err() == nil && l.term.spell.Load().ctx.Err() != nil {
+		l.term.lostAt.Store(ptr.To(now()))
+	}
+	l.term.end(lost)
 	l.cancel(lost)
+	l.alarm.Reset(until(l.term.overrunAt()))
 }
 
 // raise reports a callback that still runs when the lease is about to end.
 func (l *activeTerm) raise() {
-	if !l.term.overruns(time.Now()) || !l.alarmed.CompareAndSwap(false, true) {
+	if !l.term.overruns(now()) || !l.alarmed.CompareAndSwap(false, true) {
 		return
 	}
 	e := l.term.of
@@ -86,9 +127,9 @@ func (l *activeTerm) raise() {
 	l.log.Error(context.Cause(l.ctx), "The callback had to stop and still runs: the lease is about to end, and then another replica may lead at the same time")
 }
 
-// end ends the term after the callback has returned.
-func (l *activeTerm) end() {
-	l.term.end()
+// close ends the term after the callback has returned.
+func (l *activeTerm) close() {
+	l.term.end(nil)
 	l.deadline.Stop()
 	l.alarm.Stop()
 }
@@ -106,7 +147,7 @@ func (l *activeTerm) run(callback func(context.Context) error) {
 		l.term.returned.Store(true)
 		close(l.returned)
 	}()
-	if l.expire(); !l.term.Valid() {
+	if l.expire(); l.term.Await(l.ctx) != nil {
 		<-l.ctx.Done() // lost before it has begun, be it by a suspension just now
 		l.result = nil
 		return

@@ -77,6 +77,18 @@ type Options struct {
 	// sooner as RenewDeadline comes near. At least 10 ms, at most half of RenewDeadline. Default: 2 s.
 	RetryPeriod time.Duration
 
+	// RecoveryDeadline is how long a term may go on without authority, counted from when it ended: RenewDeadline after the
+	// last successful renewal was sent. Meanwhile the term is suspended, not lost: Run's ctx does not end, and the write
+	// gate (see Elector.WrapTransport) refuses, as Term.Valid is false. The term is valid again, with the same token, once a
+	// renewal succeeds. That needs the Lease to be just as the term left it. If another candidate has taken it, or it
+	// was deleted or rewritten, or RecoveryDeadline passes, the term is lost. So an outage of the API for everybody
+	// stops no work.
+	//
+	// A suspended callback runs although another replica may lead. Set RecoveryDeadline only for work that has nothing but
+	// writes to protect, and that makes all of them through the gate or with Term.Token. Use Term.Await or Term.Context
+	// elsewhere. Not negative. Zero: a term whose RenewDeadline has passed is lost.
+	RecoveryDeadline time.Duration
+
 	// DrainLimit is how long the Lease is kept for a callback that has not returned, counted from when its ctx ended. Then
 	// renewals stop, and the term ends RenewDeadline after the last renewal. If the callback still does not return,
 	// OnOverrun is called and Check fails, as after a loss. Not negative. Zero is no limit: the Lease is kept for as long
@@ -90,8 +102,9 @@ type Options struct {
 	Healthy func(ctx context.Context) error
 
 	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
-	// in the election's goroutine at each decision, so it must return at once; negative is zero. It is a delay and not a
-	// vote: if all candidates wait, the candidate with the shortest wait leads. Default: no wait.
+	// every RetryPeriod, in a goroutine of its own and never concurrently; until it first returns, the wait is a
+	// RetryPeriod, and afterwards what it returned last. Negative is zero. It is a delay and not a vote: if all candidates
+	// wait, the candidate with the shortest wait leads. Default: no wait.
 	Yield func() time.Duration
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
@@ -203,6 +216,9 @@ func (o Options) checkDurations() (errs []error) {
 	case o.LeaseDuration-o.RenewDeadline < max(minStopBudget, o.LeaseDuration/1000):
 		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v) by at least %v: the difference is the time Run has to stop, and what covers clocks that run at different rates",
 			o.RenewDeadline, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000)))
+	}
+	if o.RecoveryDeadline < 0 {
+		errs = append(errs, fmt.Errorf("Options.RecoveryDeadline: %v: must not be negative; 0 is none: a term without renewals is lost", o.RecoveryDeadline))
 	}
 	if o.DrainLimit < 0 {
 		errs = append(errs, fmt.Errorf("Options.DrainLimit: %v: must not be negative; 0 is no limit", o.DrainLimit))

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // A Promise is what LeaseDuration, RenewDeadline and RetryPeriod guarantee, in numbers. The zero Promise guarantees
@@ -38,7 +40,7 @@ func (o Options) Promise() (Promise, error) {
 	if err := errors.Join(o.checkDurations()...); err != nil {
 		return Promise{}, fmt.Errorf("elector: %w", err)
 	}
-	interval := timing{renewDeadline: o.RenewDeadline, retryPeriod: o.RetryPeriod}.interval()
+	interval := protocol.Config{RenewDeadline: o.RenewDeadline, RetryPeriod: o.RetryPeriod}.Interval()
 	return Promise{
 		Outage:          o.RenewDeadline - interval,
 		StopBudget:      o.LeaseDuration - o.RenewDeadline,

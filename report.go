@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // An EventRecorder records Kubernetes Events. The EventRecorder of client-go/tools/record is one. For that of
@@ -22,68 +25,87 @@ type EventRecorder interface {
 type reporter struct {
 	*Elector
 	log       klog.Logger
-	holders   callQueue // of OnNewLeader
-	events    callQueue // of Events
-	heldUntil time.Time // when a hold on the Lease was last seen to be confirmed by another, or to be let go
-	suspected int64     // acquireTime of the record reported by suspect
-	unfit     bool      // Options.Healthy has failed
-	renewedAt time.Time // when the last renewal that was reported was sent
+	holders   callQueue        // of OnNewLeader
+	events    callQueue        // of Events
+	unfit     bool             // Options.Healthy has failed
+	renewedAt protocol.Instant // when the last renewal that was reported was sent
+	failed    string           // the kind of the failure that was logged last
+	failedAt  time.Time
+	hung      bool // that clients do not return was logged
 }
 
-// changed reports that the Lease has changed.
-func (r *reporter) changed(before, next observed, own tenure) {
-	if own.phase == standingBy {
-		r.suspect(before, next, own)
-	}
-	if !own.owns(next, r.identity) || next.claim.released() {
-		r.heldUntil = next.at
-	}
-	holder := next.holder()
-	if holder == "" || holder == before.claim.holder {
-		return
-	}
+// holder reports a new holder.
+func (r *reporter) holder(holder string) {
 	if r.opts.OnNewLeader != nil {
 		r.holders.add(func() { r.opts.OnNewLeader(holder) })
 	}
-	if holder != r.identity {
+	if holder != r.opts.Identity {
 		r.log.Info("New leader", "leader", holder)
 	}
 }
 
-// suspect reports a Lease that another process holds, or held, under this candidate's name.
-func (r *reporter) suspect(before, next observed, own tenure) {
-	if next.holder() != r.identity || own.owns(next, r.identity) || len(own.previous) > 0 {
+// trouble logs a failure, unless it is one more of the same. One that somebody has to do something about is logged again
+// and again; but while a Lease is being released, once that has ended.
+func (r *reporter) trouble(err error, refused, releasing bool) {
+	if refused && releasing {
 		return
 	}
-	switch renewed := before.holder() == r.identity && before.claim.renewed != next.claim.renewed; {
-	case renewed && r.suspected != next.claim.acquired:
-		r.suspected = next.claim.acquired
-		r.log.Error(errNamesake, "Another process leads under this candidate's identity")
-	case before.holder() != r.identity:
-		r.log.Info("The lease is held under this candidate's identity, by an earlier process or by another one; waiting until it expires")
+	what, _, _ := strings.Cut(err.Error(), ":")
+	if what += kind(err); what != r.failed || refused && time.Since(r.failedAt) >= time.Minute {
+		r.failed, r.failedAt = what, time.Now()
+		r.log.Error(err, "A request failed and is tried again")
 	}
 }
 
+// noTrouble logs that the API answers again.
+func (r *reporter) noTrouble() {
+	if r.failed != "" {
+		r.log.Info("The API answers again")
+	}
+	r.failed = ""
+}
+
+// stuck logs, once, that clients do not return from requests although their ctx has ended.
+func (r *reporter) stuck(stuck bool) {
+	if stuck && !r.hung {
+		r.log.Error(errStuck, "No more requests are sent")
+	}
+	r.hung = stuck
+}
+
 // begun reports a new term.
-func (r *reporter) begun(l *activeTerm, seen observed) {
+func (r *reporter) begun(l *activeTerm, e protocol.Effect, seen *coordinationv1.Lease) {
 	l.log.Info("Became leader")
-	r.renewedAt = l.term.authority.Load().sent
+	r.renewedAt = e.Sent
 	r.opts.Metrics.Term(r.lease, l.term)
-	if !r.heldUntil.IsZero() {
-		r.opts.Metrics.HandedOver(r.lease, time.Since(r.heldUntil))
+	if e.OK {
+		r.opts.Metrics.HandedOver(r.lease, e.Gap)
 	}
 	r.event(seen, corev1.EventTypeNormal, "became leader")
 }
 
-// renewed reports a renewal that was sent at sent, and found at now to have been applied.
-func (r *reporter) renewed(sent, now time.Time) {
-	left := max(r.renewDeadline-age(r.renewedAt, now), 0)
-	r.opts.Metrics.Renewed(r.lease, now.Sub(sent), left, r.renewDeadline)
+// suspended reports that a term has no authority for the time being.
+func (r *reporter) suspended(l *activeTerm) {
+	l.log.Info("Suspended: no renewal succeeded within RenewDeadline; the callback goes on, and may not write", "recoveryDeadline", r.opts.RecoveryDeadline)
+	r.event(nil, corev1.EventTypeWarning, "is suspended: no renewal succeeded within RenewDeadline")
+}
+
+// resumed reports that a suspended term has its authority again.
+func (r *reporter) resumed(l *activeTerm) {
+	l.log.Info("Resumed: the lease is renewed again, and nobody else has led")
+	r.event(nil, corev1.EventTypeNormal, "leads again after a suspension")
+}
+
+// renewed reports a renewal that was sent at sent, and is now found to have been applied.
+func (r *reporter) renewed(sent protocol.Instant) {
+	now := now()
+	left := max(r.opts.RenewDeadline-protocol.Age(r.renewedAt, now), 0)
+	r.opts.Metrics.Renewed(r.lease, now.Sub(sent), left, r.opts.RenewDeadline)
 	r.renewedAt = sent
 }
 
 // stopping logs once that the callback's ctx has ended, and why; cause is nil if it has not.
-func (r *reporter) stopping(l *activeTerm, cause error, seen observed) {
+func (r *reporter) stopping(l *activeTerm, cause error, holder string) {
 	if l.reportedStop || cause == nil {
 		return
 	}
@@ -92,25 +114,25 @@ func (r *reporter) stopping(l *activeTerm, cause error, seen observed) {
 	if lost := l.loss(cause); lost == nil || lost.givenUp() || lost.Reason == ReasonUnhealthy {
 		msg = "The callback has to stop; the lease is kept until it has returned"
 	}
-	l.log.Info(msg, "reason", cause.Error(), "leader", seen.holder())
+	l.log.Info(msg, "reason", cause.Error(), "leader", holder)
 }
 
 // draining logs, each minute, that a callback has not returned.
-func (r *reporter) draining(l *activeTerm, since, now time.Time) {
-	if minutes := int(now.Sub(since) / time.Minute); minutes > l.drained {
+func (r *reporter) draining(l *activeTerm, since time.Time) {
+	if minutes := int(time.Since(since) / time.Minute); minutes > l.drained {
 		l.drained = minutes
 		l.log.Info("The callback has not returned yet", "since", since.Format(time.RFC3339), "leaseKept", l.term.Valid())
 	}
 }
 
-// released logs how the release of a term has ended; wrote is the last record of the candidate's own.
-func (r *reporter) released(l *activeTerm, wrote claim, err error) {
+// released logs how the release of a term has ended.
+func (r *reporter) released(l *activeTerm, e protocol.Effect, err error) {
 	switch {
 	case err != nil:
 		l.log.Error(err, "Could not release the lease; others wait until it expires")
-	case wrote.holder != "":
-	case wrote.seconds > 1:
-		l.log.Info("Released the lease, but the API server has changed the release, as by an admission policy: others wait", "seconds", wrote.seconds)
+	case !e.Released:
+	case e.Lasts > time.Second:
+		l.log.Info("Released the lease, but the API server has changed the release, as by an admission policy: others wait", "seconds", e.Lasts.Seconds())
 	default:
 		l.log.Info("Released the lease")
 	}
@@ -128,7 +150,7 @@ func (r *reporter) fitness(err error) {
 }
 
 // ended says once why a term has ended: as soon as it is lost, or else when the callback has returned.
-func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
+func (r *reporter) ended(l *activeTerm, cause error, seen *coordinationv1.Lease) {
 	if l.reportedEnd {
 		return
 	}
@@ -151,7 +173,7 @@ func (r *reporter) ended(l *activeTerm, cause error, seen observed) {
 }
 
 // event makes a Kubernetes Event on the Lease. The election does not wait for it.
-func (r *reporter) event(seen observed, eventType, what string) {
+func (r *reporter) event(seen *coordinationv1.Lease, eventType, what string) {
 	if r.opts.Events == nil {
 		return
 	}
@@ -159,10 +181,10 @@ func (r *reporter) event(seen observed, eventType, what string) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: coordinationv1.SchemeGroupVersion.String(), Kind: "Lease"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.lease.Namespace, Name: r.lease.Name},
 	}
-	if l := seen.lease; l != nil {
-		about.UID, about.ResourceVersion = l.UID, l.ResourceVersion
+	if seen != nil {
+		about.UID, about.ResourceVersion = seen.UID, seen.ResourceVersion
 	}
-	r.events.add(func() { r.opts.Events.Event(about, eventType, "LeaderElection", r.identity+" "+what) })
+	r.events.add(func() { r.opts.Events.Event(about, eventType, "LeaderElection", r.opts.Identity+" "+what) })
 }
 
 // wait waits for the last call to the user.

@@ -13,6 +13,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // stateDir is the file in Options.StateDir that proves a process dead (S12). A candidate locks it for as long as its Run
@@ -64,7 +66,7 @@ func newStateDir(log klog.Logger, dir string, lease types.NamespacedName) *state
 
 // lock tries to get the lock, if it is not held yet, and returns what the file then proves: the claims of dead processes.
 // It does not wait.
-func (s *stateDir) lock() (dead []claim) {
+func (s *stateDir) lock() (dead []protocol.Mark) {
 	if s == nil || s.file != nil {
 		return nil
 	}
@@ -92,7 +94,7 @@ func (s *stateDir) lock() (dead []claim) {
 		s.log.Info("The file in Options.StateDir cannot be read, and proves nothing: a crashed predecessor's lease has to expire", "file", s.path, "err", err.Error())
 	}
 	for _, m := range s.marks {
-		dead = append(dead, claim{holder: m.Identity, acquired: m.AcquireTime.UnixMicro()})
+		dead = append(dead, protocol.Mark{Holder: m.Identity, Acquired: m.AcquireTime.UnixMicro()})
 	}
 	return dead
 }
@@ -102,11 +104,11 @@ func (s *stateDir) waits() bool { return s != nil && s.busy }
 
 // record adds what a write that may win the Lease says. The marks of the dead stay, because the write may never arrive. A
 // failure costs no more than the proof.
-func (s *stateDir) record(c claim) {
+func (s *stateDir) record(c protocol.Claim) {
 	if s == nil || s.file == nil {
 		return
 	}
-	m := mark{c.holder, time.UnixMicro(c.acquired).UTC()}
+	m := mark{c.Holder, time.UnixMicro(c.Acquired).UTC()}
 	if slices.Contains(s.marks, m) {
 		return // a repetition
 	}

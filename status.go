@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // Status is a snapshot of a candidate. The zero Status is that of a candidate that has not seen the Lease yet.
@@ -15,11 +17,12 @@ type Status struct {
 	Term        Term      // the term whose callback runs; the zero Term while standing by
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
 	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
+	Suspended   time.Time // since when the term has no authority, see Options.RecoveryDeadline; zero otherwise
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
 // MarshalJSON encodes the Status as an object with the fields identity, leader and leading and, where they have a
-// value, term, validUntil, lastRenewal, draining and lastError. Term is the token, a string because JSON numbers lose
+// value, term, validUntil, lastRenewal, draining, suspended and lastError. Term is the token, a string because JSON numbers lose
 // digits.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
@@ -30,8 +33,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		ValidUntil  time.Time `json:"validUntil,omitzero"`
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
 		Draining    time.Time `json:"draining,omitzero"`
+		Suspended   time.Time `json:"suspended,omitzero"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, ""}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
@@ -59,9 +63,9 @@ type snapshot struct {
 	term         Term
 	lastRenewal  time.Time
 	lastError    error
-	refusedSince time.Time // when the API began to refuse requests for a reason that waiting does not cure; else zero
-	awake        time.Time // the loop means to act again by then
-	stuck        bool      // no more requests are sent, because clients do not return from those under way
+	refusedSince time.Time        // when the API began to refuse requests for a reason that waiting does not cure; else zero
+	awake        protocol.Instant // the loop means to act again by then
+	stuck        bool             // no more requests are sent, because clients do not return from those under way
 }
 
 // IsLeader reports whether this candidate leads at this moment. It reads the clock at each call, so it is false as soon
@@ -83,6 +87,7 @@ func (e *Elector) Status() Status {
 		Term:        s.term,
 		LastRenewal: s.lastRenewal,
 		Draining:    s.term.Draining(),
+		Suspended:   s.term.Suspended(),
 		LastError:   s.lastError,
 	}
 }
@@ -98,16 +103,16 @@ func (e *Elector) Status() Status {
 // A standby is healthy. So is a candidate that cannot reach the API, because a restart would not help: see Status and
 // the log. Do not make readiness depend on leading, or a rolling update never ends.
 func (e *Elector) Check(*http.Request) error {
-	s, now := e.state.Load(), time.Now()
+	s := e.state.Load()
 	lease := e.opts.Namespace + "/" + e.opts.Name
 	switch {
-	case s.term.term != nil && s.term.overruns(now):
+	case s.term.term != nil && s.term.overruns(now()):
 		return fmt.Errorf("elector: lease %s: the callback overruns its lease: it was asked to stop and still runs, and another replica may lead soon; restart this process", lease)
-	case !s.awake.IsZero() && now.Sub(s.awake) > e.opts.LeaseDuration:
-		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, now.Sub(s.awake).Round(time.Second))
+	case !s.awake.IsZero() && -until(s.awake) > e.opts.LeaseDuration:
+		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, -until(s.awake).Round(time.Second))
 	case s.stuck:
 		return fmt.Errorf("elector: lease %s: %w", lease, errStuck)
-	case !s.refusedSince.IsZero() && now.Sub(s.refusedSince) > e.opts.LeaseDuration:
+	case !s.refusedSince.IsZero() && time.Since(s.refusedSince) > e.opts.LeaseDuration:
 		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
 	}
 	return nil

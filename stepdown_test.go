@@ -105,7 +105,7 @@ func TestATransferToTheHolderIsOnlyRemoved(t *testing.T) {
 		w.join("b")
 		time.Sleep(time.Minute)
 		w.annotate("a")
-		w.pass(100 * time.Millisecond)
+		w.pass(3 * time.Second) // with the next renewal
 		assert.NotContains(w, w.lease().Annotations, annotation)
 		w.oneTerm()
 	})

@@ -43,14 +43,22 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		term = g.elector.state.Load().term
 	}
+	var held *spell
+	if term.term != nil {
+		held = term.spell.Load() // read first: if it ends in between, what is sent is cut off
+	}
 	if !term.Valid() {
 		if req.Body != nil {
 			req.Body.Close() // as a RoundTripper has to
 		}
-		return nil, fmt.Errorf("elector: %s was not sent: %w", req.Method, ErrNotLeader)
+		why := ErrNotLeader
+		if !term.Suspended().IsZero() {
+			why = ErrSuspended
+		}
+		return nil, fmt.Errorf("elector: %s was not sent: %w", req.Method, why)
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	stop := context.AfterFunc(term.alive, func() { cancel(errCutOff) })
+	stop := context.AfterFunc(held.ctx, func() { cancel(errCutOff) })
 	done := func() { stop(); cancel(nil) }
 	answered := false
 	defer func() {
@@ -60,7 +68,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	}()
 	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		if ctx.Err() != nil && term.alive.Err() != nil { // the callback's ctx, if it is that, ends then too
+		if ctx.Err() != nil && held.ctx.Err() != nil { // the callback's ctx, if it is that, ends then too
 			err = fmt.Errorf("elector: %s: %w", req.Method, errCutOff)
 		}
 		return nil, err

@@ -9,6 +9,7 @@ type Config struct {
 	RenewDeadline time.Duration
 	RetryPeriod   time.Duration
 	DrainLimit    time.Duration // 0 for none
+	Recovery      time.Duration // how long a term may be suspended; 0 for not at all (S14)
 	Traces        bool          // Left events say when requests leave; otherwise they do as they are handed out
 	Yields        bool          // Yield events say how long to wait for others
 	Follows       bool          // only find out who leads
@@ -87,6 +88,11 @@ type state struct {
 	seen       seen
 	own        own
 	drainSince Instant // since when the callback has been asked to stop
+	notice     int32   // for how many seconds a release binds, of a process that ends itself; 0 for the usual one (S8)
+	copied     bool    // another process has this one's past, and goes on with its term (S5)
+
+	cutOff      bool    // no request of this standby's was answered lately (L11)
+	holderFirst Instant // until then an expired Lease is left to the holder that it names (L11)
 }
 
 // decide is the protocol: what follows from what was seen and written, at a given time.
@@ -101,9 +107,8 @@ func (s *state) decide(now Instant) decision {
 		}
 		return s.hold()
 	case Draining:
-		missing := !s.seen.exists || s.seen.record.Blank()
 		switch {
-		case !s.owns(), missing && Age(s.own.sent, now) >= s.LeaseDuration:
+		case !s.owns(), s.seen.missing() && Age(s.own.sent, now) >= s.LeaseDuration:
 			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
 		case s.DrainLimit > 0 && Age(s.drainSince, now) >= s.DrainLimit:
 			return decision{do: idle} // the lease is kept no longer (S9)
@@ -154,8 +159,15 @@ func (s *state) campaign(now Instant) decision {
 		return decision{do: acquire}
 	case w.isOver(o):
 		return decision{do: acquire, at: w.sitOut} // nobody to wait for (S5, S12)
+	case w.isDead(o):
+		return decision{do: acquire, at: w.provenAt} // (S13)
+	case s.cutOff && o.holder() != "":
+		return decision{do: get} // when to acquire follows from when the API answers again (L11)
 	}
 	at := latest(o.expires, w.sitOut)
+	if o.holder() != "" {
+		at = latest(at, s.holderFirst)
+	}
 	if to, ok := o.transfer(); ok && to != "" && !Names(to, s.Identity) {
 		at = latest(at, latest(o.expires, o.since).Add(s.RenewDeadline/3)) // another one goes first (L8)
 	}
@@ -165,7 +177,9 @@ func (s *state) campaign(now Instant) decision {
 // overBy is why a leader's term is over, zero if it is not.
 func (s *state) overBy(now Instant) Lost {
 	switch o := s.seen; {
-	case !s.owns() && o.record.Holder == s.Identity:
+	case s.own.suspended && o.missing():
+		return Lost{Reason: Deleted}
+	case !s.owns() && o.record.Holder == s.Identity, s.copied:
 		return Lost{DuplicateIdentity, o.record.Holder}
 	case !s.owns():
 		return Lost{TakenOver, o.record.Holder}
@@ -173,6 +187,8 @@ func (s *state) overBy(now Instant) Lost {
 		return Lost{}
 	case !o.exists:
 		return Lost{Reason: Deleted}
+	case s.phase == Leading && !o.missing() && Age(s.own.sent, now) < s.RenewDeadline+s.Recovery:
+		return Lost{} // suspended (S14)
 	default:
 		return Lost{DeadlinePassed, o.record.Holder}
 	}

@@ -16,10 +16,12 @@ const (
 	WatchEnded                   // the watch ID has returned; also one that was closed
 	Health                       // whether this replica is fit to lead: OK
 	Yield                        // how much longer than others this candidate waits: Delay
-	Proven                       // the processes that wrote Marks are dead
+	Proven                       // the processes that wrote Marks are dead: this process has their lock (S12)
+	Died                         // the processes that wrote Marks have ended: their kubelet says so (S13)
 	Stop                         // the candidate has to stop, or its callback's ctx has ended
 	StepDown                     // the term is to be given up
 	Returned                     // the callback has returned; OK if its term was given up
+	Resign                       // the process is about to end itself, within Delay of the answer, whatever its callback does (S8)
 	Campaign                     // after LetGo: stand by again
 )
 
@@ -77,10 +79,13 @@ const (
 	RenewTerm    // the term's authority counts from Sent; OK if this is to be reported as a renewal
 	LeaseMissing // the Lease was deleted while the callback runs
 	LoseTerm     // the term has no authority any more: Lost
+	SuspendTerm  // the term has no authority for the time being (S14)
+	ResumeTerm   // it has authority again
 	StopCallback // end the callback's ctx: for Lost, or because the candidate was stopped
 	LetGo        // the release is over; OK if nothing is left to release. If Released it was answered, and Lasts that long
 	ForgetProof  // what was proven is void
 
+	PutsBack    // the Lease was deleted, and is put back
 	SawHolder   // the Lease has another holder than before: Lost.Holder
 	SawNamesake // another process leads under this candidate's identity
 	SawOwnName  // the Lease is held under this candidate's identity by another process, or by an earlier one

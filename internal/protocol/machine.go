@@ -40,6 +40,8 @@ type Machine struct {
 
 	lost        bool    // the present term was lost, and the driver was told
 	gaveUp      bool    // the present term was given up, so that another candidate leads
+	copySeen    uint64  // the version of the last record that a copy of this process may have written (S5)
+	copyAt      Instant // when that was put right; zero for never in this term
 	again       bool    // after the release the campaign goes on
 	letGoSince  Instant // since when the Lease is being released
 	letGoUntil  Instant // until when that is tried
@@ -69,6 +71,7 @@ func New(c Config, random func(n int64) int64) *Machine {
 func (m *Machine) Step(ev Event, now Instant) []Effect {
 	m.now, m.out = now, m.out[:0]
 	m.wake = now.Add(m.LeaseDuration)
+	m.elapse()
 	m.take(ev)
 	m.expire()
 	for m.proceed() {
@@ -91,6 +94,18 @@ func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
 // pick is a random duration from 0 to d.
 func (m *Machine) pick(d time.Duration) time.Duration { return time.Duration(m.random(int64(d) + 1)) }
 
+// elapse takes in what the time alone decides about a term, before anything that is heard later can change it.
+func (m *Machine) elapse() {
+	switch {
+	case !m.phase.serving():
+	case m.overBy(m.now).Reason != 0:
+		m.lose(m.overBy(m.now))
+	case Age(m.own.sent, m.now) >= m.RenewDeadline && !m.own.suspended:
+		m.own.suspended = true
+		m.emit(Effect{Kind: SuspendTerm})
+	}
+}
+
 // take takes in an event.
 func (m *Machine) take(ev Event) {
 	switch ev.Kind {
@@ -109,6 +124,8 @@ func (m *Machine) take(ev Event) {
 		m.yield = max(ev.Delay, 0)
 	case Proven:
 		m.proven(ev.Marks)
+	case Died:
+		m.died(ev.Marks)
 	case Stop:
 		m.stopped()
 	case StepDown:
@@ -118,6 +135,8 @@ func (m *Machine) take(ev Event) {
 	case Returned:
 		m.becomeReleasing(m.own.sent.Add(m.LeaseDuration))
 		m.gaveUp = ev.OK
+	case Resign:
+		m.resign(ev.Delay)
 	case Campaign:
 		m.becomeStandingBy()
 	default:
@@ -133,9 +152,7 @@ func (m *Machine) proceed() (changed bool) {
 	case Leading:
 		return m.lead()
 	case Draining:
-		if lost := m.overBy(m.now); lost.Reason != 0 {
-			m.lose(lost)
-		}
+		m.elapse()
 		m.act(m.decide(m.now))
 	case Releasing:
 		return m.letGoOn()
@@ -151,6 +168,7 @@ func (m *Machine) standBy() (changed bool) {
 		m.again = true
 		return true
 	}
+	m.cutOff = !m.unansweredSince().IsZero()
 	d := m.decide(m.now)
 	if d.do == lead {
 		m.becomeLeading()
@@ -161,18 +179,48 @@ func (m *Machine) standBy() (changed bool) {
 }
 
 func (m *Machine) lead() (changed bool) {
-	switch d := m.decide(m.now); d.do {
-	case stop:
+	switch d := m.decide(m.now); {
+	case d.do == stop:
 		m.lose(d.lost)
+		return true
+	case d.do == stepDown:
 		m.becomeDraining(d.lost)
 		return true
-	case stepDown:
-		m.becomeDraining(d.lost)
+	case d.do == renew && m.isCopied():
+		m.breakWith()
 		return true
 	default:
 		m.act(d)
 		return false
 	}
+}
+
+// isCopied reports whether another process goes on with this one's term, as a cloned VM or a restored checkpoint does. Its
+// renewal has our name, our acquireTime, and a later renewTime with all its digits, which we did not write. An edit by hand
+// can look like that once, so it takes a second one within RenewDeadline, after the first was put right (S5).
+func (m *Machine) isCopied() bool {
+	c, w := m.seen.record, m.own.wrote
+	switch {
+	case !m.seen.exists || c.Holder != m.Identity || c.Acquired != w.Acquired || c.Renewed <= w.Renewed || c.Renewed%1000 == 0,
+		m.own.mayHaveWritten(c.Claim), m.calls.writing(), c.Version == m.copySeen:
+		return false
+	}
+	before := m.copyAt
+	m.copySeen, m.copyAt = c.Version, m.now
+	return !before.IsZero() && m.now.Sub(before) < m.RenewDeadline
+}
+
+// breakWith ends the term of a process that has a copy. What it writes is a term that nobody serves, so the copy loses its
+// own, too; and it binds for as long as both may need to stop. Whoever wins next has stamps that no copy knows (S5).
+func (m *Machine) breakWith() {
+	wrote := m.own.wrote
+	m.own.wrote.Claim = Claim{}
+	if m.act(decision{do: renew}); !m.calls.writing() {
+		m.own.wrote = wrote
+		return // not yet: a pause after a failure
+	}
+	m.calls.void()
+	m.own.wrote, m.own.overtaken, m.copied = wrote, true, true
 }
 
 // behind puts an acquisition off by this candidate's share of the spread (L4), and by Yield (L7). A Lease that is free is
@@ -213,7 +261,7 @@ func (m *Machine) becomeStandingBy() {
 
 // becomeLeading begins a term on the write just won.
 func (m *Machine) becomeLeading() {
-	m.phase, m.lost = Leading, false
+	m.phase, m.lost, m.copied, m.copyAt = Leading, false, false, Instant{}
 	m.own.sitOut, m.own.adopted = Instant{}, 0
 	begin := Effect{Kind: BeginTerm, Token: m.own.wrote.Version, Sent: m.own.sent}
 	if !m.heldUntil.IsZero() {
@@ -231,12 +279,26 @@ func (m *Machine) becomeDraining(why Lost) {
 	m.emit(Effect{Kind: StopCallback, Lost: why})
 }
 
-// lose takes a term's authority away, once.
+// lose takes a term's authority away, once. Its callback has to stop.
 func (m *Machine) lose(lost Lost) {
 	if !m.lost {
 		m.lost = true
 		m.emit(Effect{Kind: LoseTerm, Lost: lost})
 	}
+	if m.phase == Leading {
+		m.becomeDraining(lost)
+	}
+}
+
+// resign lets the Lease go although the callback may still run, because the process ends itself within the notice, which
+// is written into the release (S8).
+func (m *Machine) resign(notice time.Duration) {
+	if !m.phase.serving() {
+		return
+	}
+	m.lose(Lost{SteppedDown, m.seen.holder()})
+	m.becomeReleasing(m.now.Add(m.RenewDeadline / 3))
+	m.notice = int32(max(2, (notice+time.Second-1)/time.Second))
 }
 
 // becomeReleasing lets the Lease go, for as long as until at most (S8).
@@ -244,7 +306,7 @@ func (m *Machine) becomeReleasing(until Instant) {
 	if m.phase == Releasing || m.phase == Over || m.phase == Following {
 		m.bug("becomes releasing")
 	}
-	m.phase, m.again, m.letGoSince, m.letGoUntil = Releasing, false, m.now, until
+	m.phase, m.again, m.notice, m.letGoSince, m.letGoUntil = Releasing, false, 0, m.now, until
 }
 
 // stopped takes in that the candidate has to stop. A callback that runs is asked to; a campaign ends.
@@ -316,6 +378,17 @@ func (m *Machine) proven(marks []Mark) {
 	}
 }
 
+// died takes in terms whose processes have ended. What it is worth is judged by the record that is there when it counts.
+func (m *Machine) died(marks []Mark) {
+	before := m.own.isDead(m.seen)
+	for _, mark := range marks {
+		m.own.dead = keep(m.own.dead, mark)
+	}
+	if !before {
+		m.own.provenAt = m.now
+	}
+}
+
 // forget ends the proof once a record is seen that no dead process has written, even if an old one comes back.
 func (m *Machine) forget() {
 	if !m.own.isOver(m.seen) {
@@ -332,7 +405,7 @@ func (m *Machine) observe(next seen) {
 		return
 	}
 	m.changes++
-	m.own.saw(next, m.phase, m.Identity)
+	m.own.saw(before, next, m.phase, m.Identity)
 	if sent, ok := m.own.seenApplied(next); ok && m.phase.serving() && !m.calls.awaits(sent) {
 		r := next.record
 		r.Asked = false // somebody may have asked since it was written
@@ -361,6 +434,12 @@ func (m *Machine) renewed(tell bool) {
 	m.lastRenewal = m.own.sent
 	if m.phase.serving() {
 		m.emit(Effect{Kind: RenewTerm, Sent: m.own.sent, OK: tell})
+	}
+	if m.own.suspended && Age(m.own.sent, m.now) < m.RenewDeadline {
+		m.own.suspended = false
+		if m.phase == Leading {
+			m.emit(Effect{Kind: ResumeTerm})
+		}
 	}
 }
 
@@ -393,6 +472,7 @@ type Status struct {
 	Object      any     // what that was read from, nil for none
 	Expires     Instant // until when that record binds others; zero if it does not
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
+	Suspended   bool    // the term has no authority at present (S14)
 	LastRenewal Instant // when the last write that holds the Lease was sent; zero before the first
 	Refused     bool    // the API refuses this candidate until somebody changes a setting
 	RefusedFrom Instant
@@ -403,7 +483,7 @@ type Status struct {
 func (m *Machine) Status() Status {
 	s := Status{
 		Phase: m.phase, Known: m.seen.known(), Holder: m.seen.holder(), Expires: m.seen.expires, LastRenewal: m.lastRenewal,
-		Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
+		Suspended: m.phase == Leading && m.own.suspended, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
 	}
 	if m.seen.exists {
 		s.Object = m.seen.record.Object

@@ -7,7 +7,11 @@ type own struct {
 	wrote       Record  // the last write known to have been applied, as it was answered; zero for none
 	sent        Instant // just before that write left
 	unconfirmed []doubt // writes on the record as last seen that may or may not have been applied
-	over        []Mark  // terms known to be over: its own last one, and those of dead processes (S5, S12, S13)
+	over        []Mark  // terms known to be over: its own last one, and those of dead processes (S5, S12)
+	dead        []Mark  // terms whose processes have ended, as their kubelet says (S13)
+	provenAt    Instant // when that was last said
+	past        []Mark  // terms after which another record was seen: nothing proves them dead (S13)
+	suspended   bool    // the term has no authority at present, and others may have led unseen (S14)
 	overtaken   bool    // another holder was seen in this term: whatever follows is not ours (S6)
 	adopted     int     // writes in a row on top of a win of this candidate that it could not lead on
 	unfit       bool    // this replica is not fit to lead (L6)
@@ -35,8 +39,8 @@ func (w own) owns(o seen, phase Phase, identity string) bool {
 	switch {
 	case w.overtaken:
 		return false
-	case !o.exists || c.Blank():
-		return true
+	case o.missing():
+		return !w.suspended
 	case c.Holder != identity && c.Holder != "":
 		return false
 	case w.wrote.Renewed != 0 && sameWrite(c, w.wrote.Claim) || w.mayHaveWritten(c):
@@ -46,9 +50,10 @@ func (w own) owns(o seen, phase Phase, identity string) bool {
 	}
 	// Our name, with times that we did not write so. While the callback runs, nobody else of our name can have won the
 	// Lease, so it is enough that the record comes from our term, or has no times at all. At any other time two replicas of
-	// one name, whose times differ in the digits that were cut off, could be taken for each other.
+	// one name, whose times differ in the digits that were cut off, could be taken for each other; and while the term has no
+	// authority, somebody else may have won unseen.
 	timeless := c.Acquired == 0 && c.Renewed == 0
-	return phase.serving() && (timeless || sameTerm(c, w.wrote.Claim) || slices.ContainsFunc(w.unconfirmed, func(d doubt) bool { return sameTerm(c, d.Claim) }))
+	return phase.serving() && !w.suspended && (timeless || sameTerm(c, w.wrote.Claim) || slices.ContainsFunc(w.unconfirmed, func(d doubt) bool { return sameTerm(c, d.Claim) }))
 }
 
 // maxAdopted is how often a standby tries to make a win in doubt certain. One that never hears a reply would keep the
@@ -66,10 +71,27 @@ func (w own) isOver(o seen) bool {
 	return o.exists && c.Holder != "" && c.Acquired != 0 && slices.Contains(w.over, c.term())
 }
 
+// isDead reports whether the record is of a term whose process has ended. One that has come back proves nothing: somebody
+// may have led since.
+func (w own) isDead(o seen) bool {
+	return o.exists && !o.back && o.record.Holder != "" && slices.Contains(w.dead, o.record.term()) && !slices.Contains(w.past, o.record.term())
+}
+
+// maxMarks is how many terms that are past, or whose processes have ended, a candidate remembers.
+const maxMarks = 100
+
+// keep adds a mark.
+func keep(marks []Mark, m Mark) []Mark {
+	if slices.Contains(marks, m) {
+		return marks
+	}
+	return append(slices.Clone(marks[max(0, len(marks)-maxMarks+1):]), m)
+}
+
 // saw takes in that a newer record was seen: a PUT on the record before can no longer be applied, and a POST, which can if
 // the newer record is deleted, does not count as a win any more (S6). So the only doubt that stays is about a write that is
 // now seen to have been applied.
-func (w *own) saw(o seen, phase Phase, identity string) {
+func (w *own) saw(before, o seen, phase Phase, identity string) {
 	ours := w.owns(o, phase, identity)
 	w.overtaken = phase != StandingBy && !ours
 	w.unconfirmed = slices.DeleteFunc(w.unconfirmed, func(d doubt) bool { return !o.exists || !sameWrite(o.record.Claim, d.Claim) })
@@ -78,6 +100,9 @@ func (w *own) saw(o seen, phase Phase, identity string) {
 	}
 	if o.exists && !w.isOver(o) {
 		w.over = nil // somebody has written the Lease since: that term proves nothing any more, even if its record comes back
+	}
+	if last := before.record.term(); last.Holder != "" && (!o.exists || o.record.term() != last) {
+		w.past = keep(w.past, last)
 	}
 	if o.exists && o.record.Acquired != w.gaveUp {
 		w.sitOut = Instant{} // another term has begun since: nothing to sit out any more
@@ -116,7 +141,8 @@ func (w own) seenApplied(o seen) (sent Instant, ok bool) {
 // afterwards is with what a candidate stands by after a term. It remembers what it wrote: while nothing else is seen,
 // nobody else has led, and its own callback has returned.
 func (w own) afterwards(o seen, phase Phase, identity string) own {
-	next := own{sitOut: w.sitOut, gaveUp: w.gaveUp, over: w.over, unfit: w.unfit}
+	next := own{sitOut: w.sitOut, gaveUp: w.gaveUp, over: w.over, unfit: w.unfit, dead: w.dead, provenAt: w.provenAt, past: w.past}
+	w.suspended = false
 	if w.owns(o, phase, identity) && w.wrote.Holder != "" {
 		next.over = append(next.over, w.wrote.term())
 	}
@@ -124,7 +150,7 @@ func (w own) afterwards(o seen, phase Phase, identity string) own {
 }
 
 // next is the claim to write for what there is to do. A retry repeats the write that it retries, so that few are in doubt.
-func (w own) next(c Config, o seen, do action, now Instant, salt int64) Claim {
+func (w own) next(c Config, o seen, do action, notice int32, now Instant, salt int64) Claim {
 	if n := len(w.unconfirmed); n > 0 {
 		last := w.unconfirmed[n-1].Claim
 		if (last.Holder == "") == (do == release) && !sameWrite(last, o.record.Claim) {
@@ -142,7 +168,7 @@ func (w own) next(c Config, o seen, do action, now Instant, salt int64) Claim {
 	}
 	switch {
 	case do == release:
-		n.Holder, n.Seconds, n.Acquired = "", 1, n.Renewed
+		n.Holder, n.Seconds, n.Acquired = "", max(notice, 1), n.Renewed
 		return n
 	case n.Acquired == 0:
 		n.Acquired = acquired

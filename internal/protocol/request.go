@@ -152,7 +152,7 @@ func (m *Machine) send(do action) {
 			k.verb = Create
 		}
 		k.repair = do == renew && !m.asWritten() && !m.own.mayHaveWritten(m.seen.record.Claim)
-		k.claim = m.own.next(m.Config, m.seen, do, m.now, m.random(1e6))
+		k.claim = m.own.next(m.Config, m.seen, do, m.notice, m.now, m.random(1e6))
 		m.own.sending(m.seen, m.phase, do, k.claim, m.now)
 		to, _ := m.seen.transfer()
 		r = Request{k.verb, k.claim, m.seen.record, do == acquire, do == acquire || Names(to, m.Identity), k.spare}
@@ -161,6 +161,9 @@ func (m *Machine) send(do action) {
 		m.leaves(k, m.now)
 	}
 	m.calls = append(m.calls, k)
+	if k.verb == Create && do == renew {
+		m.emit(Effect{Kind: PutsBack})
+	}
 	m.emit(Effect{Kind: Send, ID: k.id, Request: r})
 }
 
@@ -187,6 +190,9 @@ func (m *Machine) holds() bool { return m.phase.serving() || m.phase == Releasin
 // no more than half of the time it has left.
 func (m *Machine) attemptLimit() time.Duration {
 	limit := m.RenewDeadline / 3
+	if m.own.suspended {
+		return min(limit, m.RetryPeriod)
+	}
 	if left := m.timeLeft(); m.holds() && left > 0 {
 		limit = min(limit, max(left/2, 50*time.Millisecond))
 	}
@@ -198,6 +204,9 @@ func (m *Machine) attemptLimit() time.Duration {
 func (m *Machine) pause(asked time.Duration) time.Duration {
 	jittered := func(d time.Duration) time.Duration { return d*3/4 + m.pick(d/2) }
 	left := m.timeLeft()
+	if m.own.suspended {
+		return max(jittered(m.RetryPeriod/2), min(asked, m.LeaseDuration)) // (L10)
+	}
 	if !m.holds() || left <= 0 {
 		backoff := m.RetryPeriod / 4 << min(m.trouble.failures, 3)
 		return max(jittered(backoff), min(asked, m.LeaseDuration))
@@ -298,7 +307,7 @@ func (m *Machine) failed(k *call, ev Event) {
 		m.emit(Effect{Kind: Suspect, ID: k.id})
 	}
 	m.notBefore = m.now.Add(m.pause(ev.RetryAfter))
-	m.trouble.failed(k.verb, ev.Outcome == Refused, m.now)
+	m.trouble.failed(k, ev.Outcome == Refused, m.now)
 	m.emit(Effect{Kind: Trouble, ID: k.id, OK: ev.Outcome == Refused})
 }
 
@@ -306,14 +315,29 @@ func (m *Machine) failed(k *call, ev Event) {
 // be answered: that connection is dead.
 func (m *Machine) succeeded(k *call) {
 	for _, other := range m.calls {
-		if other.counts() && other.spare != k.spare && other.left && k.sent.After(other.overdue) {
+		if other.counts() && other.spare != k.spare && other.left && !k.sent.Before(other.overdue) {
 			m.emit(Effect{Kind: Suspect, ID: other.id})
 		}
 	}
 	m.notBefore = Instant{}
+	if since := m.unansweredSince(); !m.holds() && !since.IsZero() && m.now.Sub(since) > m.RetryPeriod {
+		m.holderFirst = m.now.Add(m.RenewDeadline / 3) // (L11)
+	}
 	if m.trouble.succeeded(k.verb) {
 		m.emit(Effect{Kind: NoTrouble})
 	}
+}
+
+// unansweredSince is when the first of the requests was sent that have failed in a row, or whose answer is overdue; zero if
+// there is none.
+func (m *Machine) unansweredSince() Instant {
+	since := m.trouble.first
+	for _, k := range m.calls {
+		if k.counts() && k.isOverdue(m.now) && (since.IsZero() || k.sent.Before(since)) {
+			since = k.sent
+		}
+	}
+	return since
 }
 
 // drop gives up a request, whether its client heeds that or not.

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,9 @@ type seen struct {
 	// back what an earlier one has said, whoever has written it.
 	promised Instant
 
+	back    bool      // the record is older than one that was seen before, and has come back (S13)
+	history [8]uint64 // the last versions that were seen; 0 for none
+
 	renewedAt Instant       // when the last renewal was received
 	interval  time.Duration // between the last two renewals by one holder; 0 if there were not two
 }
@@ -39,8 +43,11 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	// An older record has a lower version. If somebody has edited it since it came back, its version is high, but its Lease
 	// was created earlier, or its count of terms is lower.
 	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions
-	renewed := !sameTime(r.Renewed, before.Renewed)
+	again := r.Version != before.Version && slices.Contains(o.history[:], r.Version) && r.Version != 0
+	renewed := !again && !sameTime(r.Renewed, before.Renewed)
 	next := o
+	next.back = back || o.back && r.term() == before.term()
+	next.remember(r.Version)
 	next.stale, next.exists, next.record, next.at = false, true, r, now
 	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
 		next.since = now
@@ -58,6 +65,8 @@ func (o seen) see(r Record, sent, now Instant) seen {
 		next.binds = r.Duration()
 	}
 	switch {
+	case again:
+		// API servers that answer in turns, one of them from an old state: nothing has happened.
 	case back && r.Holder == "":
 		// An older record takes nothing back that a newer one has promised (S3).
 	case r.Released() && renewed:
@@ -78,6 +87,14 @@ func (o seen) see(r Record, sent, now Instant) seen {
 		next.expires = latest(o.expires, ends)
 	}
 	return next
+}
+
+// remember keeps a version.
+func (o *seen) remember(version uint64) {
+	if !slices.Contains(o.history[:], version) {
+		copy(o.history[1:], o.history[:])
+		o.history[0] = version
+	}
 }
 
 // outrun reports whether r was overtaken on its way: something newer has been seen already. A record that was read by a
@@ -113,6 +130,9 @@ func (o seen) gone(version uint64, sent, now Instant) seen {
 
 // known reports whether the API has answered once.
 func (o seen) known() bool { return !o.at.IsZero() }
+
+// missing reports whether there is no Lease, or one that somebody has just made.
+func (o seen) missing() bool { return !o.exists || o.record.Blank() }
 
 // holder is the name in the Lease, "" if there is none.
 func (o seen) holder() string {

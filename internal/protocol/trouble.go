@@ -3,25 +3,28 @@ package protocol
 // trouble is what is wrong with the API for a candidate. The zero value is none.
 type trouble struct {
 	failures int     // requests failed in a row
+	first    Instant // when the first of those was sent; zero for none
 	lasts    bool    // no request of the kind that failed has been answered since
 	refused  Verb    // what the API refuses this candidate, 0 for nothing
 	since    Instant // when it began to
 }
 
-func (t *trouble) failed(verb Verb, refused bool, now Instant) {
-	t.failures++
+func (t *trouble) failed(k *call, refused bool, now Instant) {
+	if t.failures++; t.first.IsZero() {
+		t.first = k.sent
+	}
 	t.lasts = true
 	if !refused {
 		t.refused, t.since = 0, Instant{}
 	} else if t.refused == 0 {
-		t.refused, t.since = verb, now
+		t.refused, t.since = k.verb, now
 	}
 }
 
 // succeeded takes in that the API has answered a request of the verb. Where it refuses another verb that is needed,
 // that is not cured by this. It reports whether there was trouble, and is none any more.
 func (t *trouble) succeeded(verb Verb) (cured bool) {
-	t.failures = 0
+	t.failures, t.first = 0, Instant{}
 	if !t.lasts || t.refused != 0 && t.refused != verb {
 		return false
 	}
