@@ -73,10 +73,10 @@ func (r Result) Timeline(lines int) string {
 }
 
 var eventNames = [...]string{"tick", "has left", "answered", "watch opened", "watch showed", "watch showed a deletion", "watch ended",
-	"health", "yield", "proven", "stop", "step down", "the callback has returned", "campaign"}
+	"health", "yield", "proven", "died", "stop", "step down", "the callback has returned", "resign", "campaign"}
 
 var effectNames = [...]string{"send", "cancel", "suspect", "open watch", "close watch", "BEGIN TERM", "renew term", "the Lease is missing", "LOSE TERM",
-	"STOP CALLBACK", "let go", "forget proof", "saw holder", "saw namesake", "saw own name", "trouble", "no trouble", "no watch", "watch again"}
+	"SUSPEND TERM", "RESUME TERM", "STOP CALLBACK", "let go", "forget proof", "puts back", "saw holder", "saw namesake", "saw own name", "trouble", "no trouble", "no watch", "watch again"}
 
 var outcomeNames = [...]string{"OK", "missing", "conflict", "refused", "unanswered", "failed"}
 
