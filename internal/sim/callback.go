@@ -8,16 +8,18 @@ import (
 
 // A term is one that a process serves, and its callback.
 type term struct {
-	gen      uint32
-	begun    bool // there is a term
-	token    uint64
-	sent     protocol.Instant // since when its authority counts
-	alive    bool             // it was not lost
-	ctxEnded bool
-	cause    protocol.Lost // why; zero if the process has to stop
-	gaveUp   bool          // the cause is that the term was given up
-	inside   bool          // the callback runs
-	returned bool          // it has returned, or was never begun
+	gen       uint32
+	begun     bool // there is a term
+	token     uint64
+	sent      protocol.Instant // since when its authority counts
+	alive     bool             // it was not lost
+	suspended bool             // it has no authority for the time being (S14)
+	missing   bool             // the Lease was deleted, and has not been put back
+	ctxEnded  bool
+	cause     protocol.Lost // why; zero if the process has to stop
+	gaveUp    bool          // the cause is that the term was given up
+	inside    bool          // the callback runs
+	returned  bool          // it has returned, or was never begun
 
 	stage    stage
 	heard    bool          // the callback has noticed that its ctx has ended
@@ -28,8 +30,8 @@ type term struct {
 	quitAt   time.Duration // when it returns by itself; 0 for never
 	drain    time.Duration // how long it takes to return while its term is valid
 	workAt   time.Duration // when the next event of the callback comes
-	deadline bool          // an event for the term's timer is on the heap
-	guard    bool          // likewise for the checker's
+	timerAt  time.Duration // when the term's timer fires; 0 if it is not set
+	guard    bool          // the checker's timer is set
 }
 
 type stage uint8
@@ -51,7 +53,7 @@ func givenUp(r protocol.Reason) bool {
 // valid is Term.Valid.
 func (p *process) valid() bool {
 	t := &p.term
-	return t.alive && protocol.Age(t.sent, p.clock.at(p.world.now)) < p.cfg.RenewDeadline
+	return t.alive && !t.suspended && protocol.Age(t.sent, p.clock.at(p.world.now)) < p.cfg.RenewDeadline
 }
 
 // beginTerm starts the callback, in a goroutine of its own, and the term's timer.
@@ -110,6 +112,10 @@ func (p *process) works(ev *event) {
 func (p *process) begin() {
 	t := &p.term
 	p.expire()
+	if t.suspended && t.alive && !t.ctxEnded {
+		p.work(stageBegin, p.world.now+noticing)
+		return
+	}
 	if !p.valid() {
 		if !t.ctxEnded {
 			p.world.fail("S2", "%s begins without a valid term, and its ctx has not ended", p.name())
@@ -125,15 +131,19 @@ func (p *process) begin() {
 	}
 }
 
-// armDeadline sets the term's timer, if there is none on the heap.
+// armDeadline sets the term's timer. It is left where it is if it fires earlier than it has to.
 func (p *process) armDeadline() {
 	t := &p.term
-	if t.deadline || !t.alive {
+	end := t.sent.Mono + p.cfg.RenewDeadline
+	if t.suspended {
+		end += p.cfg.Recovery
+	}
+	at := max(p.clock.when(end), p.world.now)
+	if !t.alive || t.timerAt != 0 && t.timerAt <= at {
 		return
 	}
-	t.deadline = true
-	at := p.clock.when((t.sent.Mono + p.cfg.RenewDeadline))
-	p.world.push(event{at: max(at, p.world.now), kind: evDeadline, who: p.index, gen: t.gen})
+	t.timerAt = at
+	p.world.push(event{at: at, kind: evDeadline, who: p.index, gen: t.gen})
 }
 
 // deadlineComes is the term's timer: it ends the term if no renewal has overtaken it.
@@ -142,18 +152,29 @@ func (p *process) deadlineComes(gen uint32) {
 	if gen != t.gen || !t.begun {
 		return
 	}
-	t.deadline = false
+	if t.timerAt <= p.world.now {
+		t.timerAt = 0
+	}
 	if !t.returned {
 		p.expire()
 		p.armDeadline()
 	}
 }
 
-// expire ends the term if its time is over (S2).
+// expire ends the term's authority if its time is over (S2): for good, or for the time being, if it may be suspended and
+// its callback was not asked to stop (S14).
 func (p *process) expire() {
 	t := &p.term
-	if t.alive && protocol.Age(t.sent, p.clock.at(p.world.now)) >= p.cfg.RenewDeadline {
+	switch age := protocol.Age(t.sent, p.clock.at(p.world.now)); {
+	case !t.alive || age < p.cfg.RenewDeadline:
+	case t.missing:
+		p.loseTerm(protocol.Lost{Reason: protocol.Deleted})
+	case age >= p.cfg.RenewDeadline+p.cfg.Recovery || t.ctxEnded:
 		p.loseTerm(protocol.Lost{Reason: protocol.DeadlinePassed})
+	case !t.suspended:
+		t.suspended = true
+		p.world.note(noteSuspended, p.index, int64(t.token), 0, 0, "")
+		p.world.out(p) // its gate is closed: it does nothing that another could do, too
 	}
 }
 
@@ -165,7 +186,17 @@ func (p *process) renewTerm(sent protocol.Instant) {
 	}
 	p.checkAuthority(sent)
 	p.expire()
-	t.sent = sent
+	t.sent, t.missing = sent, false
+	if t.suspended && t.alive && !t.ctxEnded && protocol.Age(sent, p.clock.at(p.world.now)) < p.cfg.RenewDeadline {
+		t.suspended = false
+		p.world.note(noteResumed, p.index, int64(t.token), 0, 0, "")
+		p.world.tally.Resumed++
+		if t.inside && !p.asleep {
+			p.reenter()
+		}
+		p.armDeadline()
+		p.armGuard()
+	}
 }
 
 // loseTerm takes the authority away, then ends the callback's ctx. The first reason stays.
@@ -180,7 +211,7 @@ func (p *process) loseTerm(why protocol.Lost) {
 		p.checkLost(why)
 	}
 	p.endCtx(why)
-	if wasAlive && t.heard && t.inside && !t.lossMode && !p.asleep {
+	if wasAlive && t.heard && t.inside && !t.lossMode && !t.suspended && !p.asleep {
 		p.noticeLoss() // while it drained
 	}
 }
@@ -227,10 +258,13 @@ func (p *process) hear() {
 	}
 	t.heard = true
 	p.springsWithin(momentLoss, 2*time.Second)
-	if t.lost() && !t.gaveUp {
+	switch {
+	case t.suspended: // it has done nothing for a while, and does nothing more
+		t.leaveAt = now + t.drain
+	case t.lost() && !t.gaveUp:
 		t.lossMode, t.until = true, now+p.budget()
 		t.leaveAt = now + time.Duration(t.share*float64(p.budget()))
-	} else {
+	default:
 		t.leaveAt = now + t.drain
 	}
 	p.work(stageDrain, t.leaveAt)
@@ -272,7 +306,7 @@ func (p *process) returnFrom() {
 // noticesReturn is when the loop notices that the callback has returned.
 func (p *process) noticesReturn(gen uint32) {
 	t := &p.term
-	if gen != t.gen || !t.begun {
+	if gen != t.gen || !t.begun || p.resigning {
 		return
 	}
 	t.alive = false

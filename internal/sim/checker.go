@@ -150,7 +150,7 @@ func (p *process) checkSend(q *request) {
 	switch {
 	case q.ask.Verb == protocol.Update && (q.ask.On.Version == 0 || q.ask.On.UID == ""):
 		w.fail("S4", "%s updates without a condition", p.name())
-	case write && q.ask.Claim.Holder == "" && t.begun && !t.returned:
+	case write && q.ask.Claim.Holder == "" && t.begun && !t.returned && !p.resigning:
 		w.fail("S8", "%s releases while its callback runs", p.name())
 	case q.ask.Wins && t.begun:
 		w.fail("S5", "%s sends a write that wins within its term", p.name())
@@ -213,6 +213,9 @@ func (p *process) checkAuthority(sent protocol.Instant) {
 // checkEnd judges when the callback's ctx ends: by RenewDeadline after the last write that the server has taken (S1).
 func (p *process) checkEnd() {
 	late := p.clock.at(p.world.now).Mono - p.applied.at.Mono - p.cfg.RenewDeadline
+	if p.term.suspended {
+		late -= p.cfg.Recovery
+	}
 	if late > noticingMono && p.world.now-p.woke > noticingMono {
 		p.world.fail("S1", "the ctx of %s ends %v after its RenewDeadline", p.name(), late)
 	}
@@ -232,10 +235,13 @@ func (p *process) armGuard() {
 // guards is the checker's timer.
 func (p *process) guards(gen uint32) {
 	t := &p.term
-	if gen != t.gen || !t.begun || t.returned || t.ctxEnded {
+	if gen != t.gen {
 		return
 	}
 	t.guard = false
+	if !t.begun || t.returned || t.ctxEnded || t.suspended {
+		return
+	}
 	now := p.clock.at(p.world.now)
 	if p.asleep || p.world.now-p.woke <= noticingMono {
 		p.world.push(event{at: p.world.now + 2*noticingMono, kind: evGuard, who: p.index, gen: gen})

@@ -34,6 +34,7 @@ const (
 	Delete
 	SetWall
 	Away
+	Resign
 	faultKinds
 )
 
@@ -64,6 +65,7 @@ var faults = [faultKinds]struct {
 	Hang:         {1, "requests hang", func(_ *world, _ *Fault, p *process, _ *dice) { p.hang = true }},
 	Delete:       {4, "the Lease is deleted", doDelete},
 	SetWall:      {1, "the wall clock is set", doSetWall},
+	Resign:       {1, "resigns", func(_ *world, _ *Fault, p *process, d *dice) { p.resign(d) }},
 	Away:         {1, "nobody reaches the server", func(w *world, _ *Fault, _ *process, d *dice) { w.away(d.upTo(20 * time.Second)) }},
 }
 

@@ -58,7 +58,7 @@ func (w *world) join(n int) {
 	if d.one(2) {
 		p.clock.rate = w.fastest
 	}
-	p.forbid = d.one(6)
+	p.forbid, p.listens = d.one(6), d.one(3)
 	p.place = w.placeFor(s, &d)
 	p.machine = protocol.New(p.cfg, func(n int64) int64 { return p.luck.n(n) })
 	w.processes, w.alive = append(w.processes, p), append(w.alive, p)
@@ -87,6 +87,9 @@ func (w *world) config(identity string, d *dice) protocol.Config {
 	c := protocol.Config{Identity: identity, LeaseDuration: t.lease, RenewDeadline: t.renew, RetryPeriod: t.retry, Traces: !d.one(4)}
 	if d.one(8) {
 		c.DrainLimit = 5*time.Second + d.upTo(40*time.Second)
+	}
+	if d.one(5) {
+		c.Recovery = d.upTo(2 * time.Minute)
 	}
 	return c
 }

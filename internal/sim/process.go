@@ -26,11 +26,14 @@ type process struct {
 	watches  []int32
 	place    *place // its StateDir, nil for none
 
-	ended   bool // Run has returned
-	killed  bool
-	stopped bool // the ctx of Run has ended
-	sick    bool
-	joined  time.Duration
+	ended     bool // Run has returned
+	killed    bool
+	stopped   bool          // the ctx of Run has ended
+	resigning bool          // it ends itself soon, whatever its callback does (S8)
+	mark      protocol.Mark // what its container leaves behind (S13)
+	listens   bool          // it is told of the end of others' containers
+	sick      bool
+	joined    time.Duration
 
 	inbox   []protocol.Event // what is to be handed to the machine
 	next    int              // of the inbox
@@ -127,6 +130,10 @@ func (p *process) do(e *protocol.Effect) {
 		p.beginTerm(e)
 	case protocol.RenewTerm:
 		p.renewTerm(e.Sent)
+	case protocol.LeaseMissing:
+		p.term.missing = true
+	case protocol.SuspendTerm:
+		p.expire() // its timer may be about to
 	case protocol.LoseTerm:
 		p.loseTerm(e.Lost)
 	case protocol.StopCallback:
@@ -183,6 +190,7 @@ func (p *process) tryLock() {
 func (p *process) record(c protocol.Claim) {
 	pl := p.place
 	m := protocol.Mark{Holder: c.Holder, Acquired: c.Acquired}
+	p.mark = m
 	if pl == nil || pl.locked != p || slices.Contains(pl.marks, m) {
 		return
 	}
@@ -194,8 +202,8 @@ func (p *process) record(c protocol.Claim) {
 
 // letGo follows from a release that is over.
 func (p *process) letGo() {
-	if p.machine.Status().Phase != protocol.Over {
-		return // the campaign goes on
+	if p.machine.Status().Phase != protocol.Over || p.resigning {
+		return // the campaign goes on, or the process is about to end itself
 	}
 	switch t := &p.term; {
 	case p.stopped, t.begun && !t.lost():
@@ -225,6 +233,19 @@ func (p *process) stop() {
 		return
 	}
 	p.hand(protocol.Event{Kind: protocol.Stop})
+}
+
+// resign lets the process end itself, within a notice that it writes into the Lease (S8).
+func (p *process) resign(d *dice) {
+	t, w := &p.term, p.world
+	if !t.begun || t.returned || p.asleep {
+		return
+	}
+	notice := 2*time.Second + d.upTo(20*time.Second)
+	p.resigning = true
+	p.hand(protocol.Event{Kind: protocol.Resign, Delay: notice})
+	last := notice << 10 / time.Duration(w.fastest) // the fastest clock there is says that it is over
+	w.push(event{at: w.now + d.upTo(last), kind: evExit, who: p.index})
 }
 
 // kill kills the process.

@@ -32,6 +32,8 @@ const (
 	evNotice                     // the loop notices that the callback's ctx has ended
 	evReturned                   // the loop notices that the callback has returned
 	evStop                       // the process is asked to stop, as by SIGTERM
+	evExit                       // the process ends itself, or is not there any more
+	evWord                       // the kubelet's word that the process arg has ended (S13)
 	evSuspend                    // the process is suspended, for as long as its ambush says
 	evAwake                      // the process wakes
 	evLock                       // the process tries to lock its StateDir

@@ -101,6 +101,7 @@ func (t *Tally) add(o Tally) {
 	t.Sleeps += o.Sleeps
 	t.Faults += o.Faults
 	t.Quiet += o.Quiet
+	t.Resumed += o.Resumed
 	for why, n := range o.Excused {
 		t.Excused[why] += n
 	}

@@ -101,9 +101,13 @@ func (p *process) awake() {
 	w.note(noteWakes, p.index, b2i(valid), b2i(t.inside), 0, "")
 	if t.inside {
 		w.push(event{at: w.now + noticingWall, kind: evGuard, who: p.index, gen: t.gen})
-		if !valid && w.now >= t.until {
+		switch {
+		case t.suspended:
+		case !valid && w.now >= t.until && p.cfg.Recovery > 0 && t.alive && !t.ctxEnded:
+			// Valid says no, so it waits. What its timer makes of that is seen soon.
+		case !valid && w.now >= t.until:
 			p.returnFrom()
-		} else {
+		default:
 			p.reenter()
 			if t.ctxEnded {
 				p.hear()

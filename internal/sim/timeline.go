@@ -32,6 +32,8 @@ const (
 	noteCtxEnds
 	noteSleeps
 	noteWakes
+	noteSuspended
+	noteResumed
 	noteExcused
 )
 
@@ -114,6 +116,10 @@ func (w *world) words(l *note) string {
 		return fmt.Sprintf("SLEEPS for %v, monotonic clock still: %v, inside: %v", time.Duration(l.a), l.b == 1, l.c == 1)
 	case noteWakes:
 		return fmt.Sprintf("WAKES, valid: %v, inside: %v", l.a == 1, l.b == 1)
+	case noteSuspended:
+		return fmt.Sprintf("IS SUSPENDED, term %d", l.a)
+	case noteResumed:
+		return fmt.Sprintf("IS RESUMED, term %d", l.a)
 	default:
 		return fmt.Sprintf("two are inside, excused: %s (with #%d)", l.name, l.a)
 	}

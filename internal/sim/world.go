@@ -53,8 +53,8 @@ type slot struct {
 
 // A Tally is what has happened in a run.
 type Tally struct {
-	Events, Steps, Terms, Requests, Sleeps, Faults, Quiet int
-	Excused                                               map[string]int // overlaps that doc.go does not promise to prevent
+	Events, Steps, Terms, Requests, Sleeps, Faults, Quiet, Resumed int
+	Excused                                                        map[string]int // overlaps that doc.go does not promise to prevent
 }
 
 // A Result is what a run has come to.
@@ -171,6 +171,8 @@ func (w *world) dispatch(ev *event) {
 		}
 	case evGuard:
 		p.guards(ev.gen)
+	case evExit:
+		p.kill()
 	default:
 		if p.asleep {
 			p.mail = append(p.mail, *ev)
@@ -229,6 +231,8 @@ func (p *process) happens(ev *event) {
 		p.tryLock()
 	case evStop:
 		p.stop()
+	case evWord:
+		p.hand(protocol.Event{Kind: protocol.Died, Marks: []protocol.Mark{w.processes[ev.arg].mark}})
 	}
 }
 
@@ -250,6 +254,18 @@ func (w *world) leading() *process {
 	return nil
 }
 
+// spread lets the kubelet's word that a process has ended come to those who listen: soon, or late, or twice, or never.
+func (w *world) spread(dead *process) {
+	for _, p := range w.alive {
+		if !p.listens || dead.mark == (protocol.Mark{}) {
+			continue
+		}
+		for range p.net.n(3) {
+			w.push(event{at: w.now + p.net.tail(time.Minute), kind: evWord, who: p.index, arg: dead.index})
+		}
+	}
+}
+
 // bury takes a process out of the world. Soon another one comes to its slot.
 func (w *world) bury(p *process) {
 	w.note(noteGone, p.index, b2i(p.killed), 0, 0, "")
@@ -269,6 +285,7 @@ func (w *world) bury(p *process) {
 	if p.place != nil && p.place.locked == p {
 		p.place.locked = nil
 	}
+	w.spread(p)
 	p.machine, p.inbox, p.rest, p.mail = nil, nil, nil, nil
 	w.slots[p.slot].taken = false
 	after := p.script.upTo(200 * time.Millisecond)
