@@ -76,12 +76,12 @@ func (p *process) reenter() {
 	mine := w.servedBy(p)
 	for i := len(w.terms) - 1; i >= 0 && &w.terms[i] != mine; i-- {
 		if w.terms[i].p != p {
-			w.overlap(mine, &w.terms[i], "wakes")
+			w.overlap(&w.terms[i], mine, "goes on")
 		}
 	}
 	for _, o := range w.inside {
 		if o != p {
-			w.overlap(mine, w.servedBy(o), "wakes")
+			w.overlap(w.servedBy(o), mine, "goes on")
 		}
 	}
 }
@@ -109,12 +109,17 @@ func (w *world) servedBy(p *process) *served {
 	panic("no such term")
 }
 
-// overlap judges that two callbacks are inside, or may be.
+// overlap judges that two callbacks are inside, or may be: that of b has just begun, or goes on after a while.
 func (w *world) overlap(a, b *served, what string) {
+	first, second := a, b
 	if a.win.version > b.win.version {
-		a, b = b, a
+		first, second = b, a
 	}
-	if why := w.excused(a, b); why != "" {
+	why := w.excused(first, second, second.win, second.began)
+	if last := b.p.applied; why == "" && b == first && last.version > a.win.version {
+		why = w.excused(a, b, last, w.now) // b has gone on by a write that came after the win of a
+	}
+	if why != "" {
 		w.tally.Excused[why]++
 		w.note(noteExcused, b.p.index, int64(a.p.index), 0, 0, why)
 		return

@@ -69,9 +69,10 @@ func (w *world) outside(kind changeKind) {
 	w.changes = append(w.changes, change{kind, w.server.version, w.now})
 }
 
-// excused is why doc.go does not promise that b, which won after a, keeps away from a; "" if it is promised.
-func (w *world) excused(a, b *served) string {
-	last, won := a.p.applied.version, b.win.version
+// excused is why doc.go does not promise that b, which has won after a, or has gone on by a write after it, keeps away from
+// a; "" if it is promised. What b knew by then counts.
+func (w *world) excused(a, b *served, by applied, then time.Duration) string {
+	last, won := a.p.applied.version, by.version
 	if last > won {
 		last = a.win.version
 	}
@@ -85,9 +86,9 @@ func (w *world) excused(a, b *served) string {
 			return "freed by an edit"
 		}
 	}
-	knew := b.p.knew(a.p.index, b.began)
+	knew := b.p.knew(a.p.index, then)
 	switch {
-	case w.straddles(a.p.applied) || w.straddles(b.win):
+	case w.straddles(a.p.applied) || w.straddles(by):
 		return "a write was on its way while the API was restored"
 	case between == 0:
 		return ""
