@@ -142,6 +142,9 @@ func (w *world) checkWrite(q *request, before record) {
 		}
 		return
 	}
+	if p.net.one(2) {
+		w.server.snapshot() // a backup of a Lease that is free
+	}
 	if before.Holder != "" && (before.author != p.index || before.Holder != p.identity) {
 		w.fail("S8", "%s has released what is not its own", p.name())
 	}

@@ -188,7 +188,7 @@ func (w *world) away(d time.Duration) {
 
 // cutOff now and then keeps the leader from hearing of what is about to happen to the Lease.
 func (w *world) cutOff(d *dice) {
-	if p := w.leading(); p != nil && d.one(2) {
+	if p := w.leading(); p != nil && !d.one(3) {
 		p.partition = outbound | inbound
 	}
 }
@@ -215,7 +215,8 @@ func doEdit(w *world, _ *Fault, p *process, d *dice) {
 		return
 	}
 	c := w.server.Claim
-	switch d.n(16) {
+	micros := (int64(wallEpoch) + int64(w.now)) / 1000
+	switch d.n(18) {
 	case 0, 1, 2:
 		w.server.change() // labels
 		w.show(protocol.WatchShowed, &w.server.record)
@@ -227,7 +228,15 @@ func doEdit(w *world, _ *Fault, p *process, d *dice) {
 	case 9, 10, 11:
 		c.Holder = ""
 	case 15:
-		c.Holder, c.Seconds, c.Renewed = "", 1, (int64(wallEpoch)+int64(w.now))/1000 // just like a release
+		c.Holder, c.Seconds, c.Renewed = "", 1, micros // just like a release
+	case 16, 17: // somebody renews it in the holder's name, for a shorter time
+		w.cutOff(d)
+		for range 1 + d.n(2) {
+			micros++
+			c.Seconds, c.Renewed = int32(2+d.n(3)), micros
+			w.edit(c)
+		}
+		return
 	default:
 		c.Seconds = int32(1 + d.n(40))
 	}
@@ -298,6 +307,9 @@ func doRestore(w *world, _ *Fault, _ *process, d *dice) {
 		return
 	}
 	w.outside(restored)
+	if w.server.exists && d.one(3) {
+		w.server.change() // labels: it is not known by its version any more
+	}
 	away := time.Duration(0)
 	if d.one(2) {
 		away = d.upTo(20 * time.Second)

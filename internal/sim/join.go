@@ -58,7 +58,7 @@ func (w *world) join(n int) {
 	if d.one(2) {
 		p.clock.rate = w.fastest
 	}
-	p.forbid, p.listens = d.one(6), d.one(3)
+	p.forbid, p.listens = d.one(4), d.one(3)
 	p.place = w.placeFor(s, &d)
 	p.machine = protocol.New(p.cfg, func(n int64) int64 { return p.luck.n(n) })
 	w.processes, w.alive = append(w.processes, p), append(w.alive, p)

@@ -90,7 +90,11 @@ func (p *Plan) draw(next func() (uint64, bool)) {
 				break
 			}
 			d := dice{roll}
-			at += d.about(gap)
+			if d.one(3) { // one misfortune after the other
+				at += d.about(500 * time.Millisecond)
+			} else {
+				at += d.about(gap * 4 / 3)
+			}
 			p.Faults = append(p.Faults, Fault{At: at, Kind: pickFault(&d), Leader: d.one(2), Pick: uint32(d.n(1 << 16)), Roll: d.next()})
 		}
 		at += gap
