@@ -54,10 +54,10 @@ func (p *process) enter() {
 	t.inside = true
 	s := served{p: p, gen: t.gen, token: t.token, win: p.win, began: w.now, inside: true}
 	w.note(noteBegins, p.index, int64(t.token), 0, 0, "")
-	if n := len(w.terms); n > 0 {
-		last := &w.terms[n-1]
-		if s.token <= last.token && !w.restoredSince(s.win, last.win) {
-			w.fail("tokens", "%s has the token %d after %d", p.name(), s.token, last.token)
+	if n := len(w.terms); n > 0 && s.token <= w.terms[n-1].token && !w.restoredSince(s.win, w.terms[n-1].win) {
+		last := w.terms[n-1]
+		if w.overlap(&last, &s, "begins late"); s.token == last.token {
+			w.fail("tokens", "%s has the token %d, as %s had", p.name(), s.token, last.p.name())
 		}
 	}
 	w.terms = append(w.terms, s)
