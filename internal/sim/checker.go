@@ -131,6 +131,7 @@ func (w *world) overlap(a, b *served, what string) {
 func (w *world) checkWrite(q *request, before record) {
 	p := w.processes[q.who]
 	a := applied{at: q.at, sent: q.sent, taken: w.now, version: w.server.Version}
+	w.remember(p, a)
 	if q.ask.Claim.Holder != "" {
 		if a.at.Mono < p.applied.at.Mono {
 			a.at = p.applied.at
@@ -138,7 +139,6 @@ func (w *world) checkWrite(q *request, before record) {
 		p.applied = a
 		if q.ask.Wins {
 			p.win = a
-			w.wins = append(w.wins, served{p: p, win: a, began: w.now})
 		}
 		return
 	}
