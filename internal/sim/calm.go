@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // checkKind is a check in a calm.
 type checkKind int32
@@ -33,7 +36,7 @@ func (p *Plan) longestLease() time.Duration {
 // calm heals everything.
 func (w *world) calm(f *Fault) {
 	w.storm, w.awayUntil = false, 0
-	for _, p := range w.snapshotOfAlive() {
+	for _, p := range slices.Clone(w.alive) {
 		p.ambush = ambush{}
 		p.awake()
 		p.heal(true)

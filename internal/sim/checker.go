@@ -275,7 +275,8 @@ func (p *process) checkLost(why protocol.Lost) {
 // showsHolder checks that a leader that is shown another holder learns of it at once (S7).
 func (p *process) showsHolder(r *record, kind protocol.EventKind) {
 	w := p.world
-	other := kind == protocol.WatchShowed && r.Holder != "" && r.Holder != p.identity && r.Version > p.maxSeen
+	others := r.Holder != p.identity || r.author != nobody && r.author != p.index // be it by one of the same name
+	other := kind == protocol.WatchShowed && r.Holder != "" && others && r.Version > p.maxSeen
 	p.sees(r)
 	if other && p.term.begun && p.term.alive {
 		w.told = p
