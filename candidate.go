@@ -18,7 +18,7 @@ import (
 // what that returns. Nothing is decided here. Only its goroutine touches it.
 type candidate struct {
 	*Elector
-	log      klog.Logger
+	log      logBeside
 	ctx      context.Context    // for all that Run starts: with the values of its ctx, but without its end
 	stop     context.CancelFunc // ends ctx
 	machine  *protocol.Machine
@@ -43,22 +43,23 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	if e.client != nil {
 		ctx = e.client.use(ctx)
 	}
+	report := newReporter(e, log)
 	config := e.config()
 	config.Follows = follows
 	c := &candidate{
 		Elector:  e,
-		log:      log,
+		log:      report.log,
 		ctx:      ctx,
 		stop:     stop,
 		machine:  protocol.New(config, rand.Int64N),
 		requests: requests{under: map[int]*request{}, replies: make(chan reply, protocol.MaxCalls)},
 		watches:  watches{events: make(chan watchEvent)},
-		report:   reporter{Elector: e, log: log},
+		report:   report,
 		timer:    time.NewTimer(0),
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
 	c.yields = newYields(ctx, e.opts.Yield, e.opts.RetryPeriod)
-	c.stateDir = newStateDir(log, e.opts.StateDir, e.lease)
+	c.stateDir = newStateDir(c.log, e.opts.StateDir, e.lease)
 	return c
 }
 

@@ -162,7 +162,7 @@ func (o Options) complete() (Options, error) {
 	}
 	o.defaultDurations()
 	if o.Metrics == nil {
-		o.Metrics = noMetrics{}
+		o.Metrics = NoMetrics{}
 	}
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)

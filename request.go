@@ -86,7 +86,7 @@ func (c *candidate) cancel(id int, ignored bool) {
 	k.cancelled = true
 	k.cancel()
 	if !ignored {
-		c.opts.Metrics.Request(c.lease, k.verb, errNoReply)
+		c.metrics.Request(c.lease, k.verb, errNoReply)
 	}
 }
 
@@ -108,7 +108,7 @@ func (c *candidate) answered(r reply) protocol.Event {
 		r.err = errOtherLease
 	}
 	if !r.cancelled {
-		c.opts.Metrics.Request(c.lease, r.verb, r.err)
+		c.metrics.Request(c.lease, r.verb, r.err)
 	}
 	ev := protocol.Event{Kind: protocol.Answered, ID: r.id, Outcome: outcome(r.verb, r.err), RetryAfter: r.retryAfter}
 	c.requests.last, c.requests.why = r, nil

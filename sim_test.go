@@ -344,7 +344,7 @@ func (s *simulation) enlist() {
 			return nil
 		}
 		r.gate, r.decides = func() { s.step(a) }, func() { s.decides(a) }
-		o.Metrics = gatedMetrics{r.gate, func() { s.comesTo(a, "term") }}
+		o.Metrics = gatedMetrics{gate: r.gate, begin: func() { s.comesTo(a, "term") }}
 	})
 	s.actors = append(s.actors, a)
 	s.write(a, "joins as %s with %v/%v, and a clock that runs at %v", a.identity, a.lease, d[1]*time.Second, rate)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector/internal/protocol"
 )
@@ -28,7 +27,7 @@ type stateDir struct {
 	marks  []mark   // what the file says
 	failed bool     // a failure to write was logged
 	busy   bool     // that another process has the lock was logged
-	log    klog.Logger
+	log    logBeside
 }
 
 // A mark is what identifies a term in the Lease's record.
@@ -57,7 +56,7 @@ func checkStateDir(dir string, lease types.NamespacedName) error {
 	return file.Close()
 }
 
-func newStateDir(log klog.Logger, dir string, lease types.NamespacedName) *stateDir {
+func newStateDir(log logBeside, dir string, lease types.NamespacedName) *stateDir {
 	if dir == "" {
 		return nil
 	}
