@@ -123,7 +123,7 @@ func (s *state) decide(now Instant) decision {
 	}
 }
 
-func (s *state) owns() bool { return s.own.owns(s.seen, s.phase, s.Identity) }
+func (s *state) owns() bool { return s.own.owns(&s.seen, s.phase, s.Identity) }
 
 // mustStepDown is why a leader has to give its term up although it could keep it; 0 if it does not have to.
 func (s *state) mustStepDown() Reason {
@@ -143,7 +143,7 @@ func (s *state) isPinned(to string) bool { return s.own.wrote.Asked && s.own.wro
 
 // campaign decides for a standby.
 func (s *state) campaign(now Instant) decision {
-	o, w := s.seen, s.own
+	o, w := &s.seen, &s.own
 	ours := o.exists && o.record.Holder == s.Identity && s.owns()
 	wins := w.wrote.Holder == s.Identity && (o.record.Claim == w.wrote.Claim || w.mayHaveWritten(o.record.Claim))
 	switch {
@@ -157,9 +157,9 @@ func (s *state) campaign(now Instant) decision {
 		// Our own write, but its reply was lost, or took so long that the term could not be renewed in time. One more
 		// write makes it certain (S5), or shows that answers are faster now (L3).
 		return decision{do: acquire}
-	case w.isOver(o):
+	case w.isOver(*o):
 		return decision{do: acquire, at: w.sitOut} // nobody to wait for (S5, S12)
-	case w.isDead(o):
+	case w.isDead(*o):
 		return decision{do: acquire, at: w.provenAt} // (S13)
 	case s.cutOff && o.holder() != "":
 		return decision{do: get} // when to acquire follows from when the API answers again (L11)
@@ -176,7 +176,7 @@ func (s *state) campaign(now Instant) decision {
 
 // overBy is why a leader's term is over, zero if it is not.
 func (s *state) overBy(now Instant) Lost {
-	switch o := s.seen; {
+	switch o := &s.seen; {
 	case s.own.suspended && o.missing():
 		return Lost{Reason: Deleted}
 	case !s.owns() && o.record.Holder == s.Identity, s.copied:
@@ -211,7 +211,7 @@ func (s *state) asWritten() bool { return s.seen.exists && s.seen.record.Claim =
 
 // letGo decides for a holder whose callback has returned (S8).
 func (s *state) letGo() decision {
-	switch o := s.seen; {
+	switch o := &s.seen; {
 	case s.released():
 		return decision{do: done} // answered, whatever a policy has made of it
 	case o.stale:

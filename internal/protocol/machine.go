@@ -45,6 +45,7 @@ type Machine struct {
 	again       bool    // after the release the campaign goes on
 	letGoSince  Instant // since when the Lease is being released
 	letGoUntil  Instant // until when that is tried
+	heard       Instant // when the newest of the requests was sent that the API has answered
 	lastRenewal Instant // when the last write that holds the Lease was sent
 	heldUntil   Instant // when a hold on the Lease was last seen to be confirmed by another, or to be let go
 	namesake    int64   // acquireTime of the record of another process of this name that was reported

@@ -34,7 +34,7 @@ func (p Phase) serving() bool { return p == Leading || p == Draining }
 
 // owns reports whether the record is this candidate's by a write of its own, even if somebody has edited it since. A
 // Lease that is missing or blank is still the leader's to put back.
-func (w own) owns(o seen, phase Phase, identity string) bool {
+func (w *own) owns(o *seen, phase Phase, identity string) bool {
 	c := o.record.Claim
 	switch {
 	case w.overtaken:
@@ -61,7 +61,7 @@ func (w own) owns(o seen, phase Phase, identity string) bool {
 const maxAdopted = 3
 
 // mayHaveWritten reports whether c is a write of this candidate whose reply was lost.
-func (w own) mayHaveWritten(c Claim) bool {
+func (w *own) mayHaveWritten(c Claim) bool {
 	return slices.ContainsFunc(w.unconfirmed, func(d doubt) bool { return sameWrite(c, d.Claim) })
 }
 
@@ -92,7 +92,7 @@ func keep(marks []Mark, m Mark) []Mark {
 // the newer record is deleted, does not count as a win any more (S6). So the only doubt that stays is about a write that is
 // now seen to have been applied.
 func (w *own) saw(before, o seen, phase Phase, identity string) {
-	ours := w.owns(o, phase, identity)
+	ours := w.owns(&o, phase, identity)
 	w.overtaken = phase != StandingBy && !ours
 	w.unconfirmed = slices.DeleteFunc(w.unconfirmed, func(d doubt) bool { return !o.exists || !sameWrite(o.record.Claim, d.Claim) })
 	if phase == StandingBy && !ours {
@@ -112,7 +112,7 @@ func (w *own) saw(before, o seen, phase Phase, identity string) {
 // sending takes in that the write c, decided on o, is about to be sent: from here on it may be applied, whatever becomes of
 // the reply. A watch event may even show it first.
 func (w *own) sending(o seen, phase Phase, do action, c Claim, now Instant) {
-	if do == acquire && o.exists && o.record.Holder == c.Holder && w.owns(o, phase, c.Holder) {
+	if do == acquire && o.exists && o.record.Holder == c.Holder && w.owns(&o, phase, c.Holder) {
 		w.adopted++
 	}
 	if !w.mayHaveWritten(c) {
@@ -143,7 +143,7 @@ func (w own) seenApplied(o seen) (sent Instant, ok bool) {
 func (w own) afterwards(o seen, phase Phase, identity string) own {
 	next := own{sitOut: w.sitOut, gaveUp: w.gaveUp, over: w.over, unfit: w.unfit, dead: w.dead, provenAt: w.provenAt, past: w.past}
 	w.suspended = false
-	if w.owns(o, phase, identity) && w.wrote.Holder != "" {
+	if w.owns(&o, phase, identity) && w.wrote.Holder != "" {
 		next.over = append(next.over, w.wrote.term())
 	}
 	return next

@@ -224,6 +224,9 @@ func (m *Machine) answered(ev Event) {
 	k := m.calls[i]
 	m.calls = slices.Delete(m.calls, i, i+1)
 	if !k.counts() {
+		if k.do == get && ev.Outcome == OK && !k.givenUp {
+			m.observe(m.seen.see(ev.Record, k.sent, m.now)) // it may be newer than what the other one has read
+		}
 		return
 	}
 	if k.do == get {
@@ -320,17 +323,18 @@ func (m *Machine) succeeded(k *call) {
 	if since := m.unansweredSince(); !m.holds() && !since.IsZero() && m.now.Sub(since) > m.RetryPeriod {
 		m.holderFirst = m.now.Add(m.RenewDeadline / 3) // (L11)
 	}
+	m.heard = latest(m.heard, k.sent)
 	if m.trouble.succeeded(k.verb) {
 		m.emit(Effect{Kind: NoTrouble})
 	}
 }
 
 // unansweredSince is when the first of the requests was sent that have failed in a row, or whose answer is overdue; zero if
-// there is none.
+// there is none. One that was sent before another that was answered is lost, and says nothing about the API.
 func (m *Machine) unansweredSince() Instant {
 	since := m.trouble.first
 	for _, k := range m.calls {
-		if k.counts() && k.isOverdue(m.now) && (since.IsZero() || k.sent.Before(since)) {
+		if k.counts() && k.isOverdue(m.now) && k.sent.After(m.heard) && (since.IsZero() || k.sent.Before(since)) {
 			since = k.sent
 		}
 	}

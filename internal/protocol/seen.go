@@ -129,13 +129,13 @@ func (o seen) gone(version uint64, sent, now Instant) seen {
 }
 
 // known reports whether the API has answered once.
-func (o seen) known() bool { return !o.at.IsZero() }
+func (o *seen) known() bool { return !o.at.IsZero() }
 
 // missing reports whether there is no Lease, or one that somebody has just made.
-func (o seen) missing() bool { return !o.exists || o.record.Blank() }
+func (o *seen) missing() bool { return !o.exists || o.record.Blank() }
 
 // holder is the name in the Lease, "" if there is none.
-func (o seen) holder() string {
+func (o *seen) holder() string {
 	if !o.exists {
 		return ""
 	}
@@ -144,13 +144,13 @@ func (o seen) holder() string {
 
 // transfer is the candidate to which an annotation on the Lease would hand it over: "" for anybody. It is not ok
 // without the annotation (L8).
-func (o seen) transfer() (to string, ok bool) {
+func (o *seen) transfer() (to string, ok bool) {
 	return o.record.To, o.exists && o.record.Asked
 }
 
 // quiet is when a standby that watches checks whether its watch still works: when renewals have not come for three
 // times the interval at which they came, half of the record's duration at most (L2). Zero if there is nothing to check.
-func (o seen) quiet() Instant {
+func (o *seen) quiet() Instant {
 	if o.holder() == "" || o.renewedAt.IsZero() {
 		return Instant{}
 	}

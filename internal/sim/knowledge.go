@@ -1,0 +1,151 @@
+package sim
+
+import "time"
+
+// This file judges what a process could know. doc.go of package elector says what is not promised; in short: whoever has
+// not seen what a holder promised last, before somebody outside the election changed the Lease, cannot keep to it.
+
+// known is the last write of another process that a process has been shown, as it was written.
+type known struct {
+	author int32
+	write  uint64
+	at     time.Duration
+}
+
+// A change is one of the Lease by somebody outside the election.
+type change struct {
+	kind    changeKind
+	version uint64
+	at      time.Duration
+}
+
+type changeKind uint8
+
+const (
+	edited    changeKind = iota // but not the times back to older ones
+	rewritten                   // an older state was put back
+	deleted
+	restored
+	freed // an edit just like a release
+)
+
+// sees takes in that a process is shown a record.
+func (p *process) sees(r *record) {
+	if r.Version < p.maxSeen {
+		return // it was overtaken
+	}
+	p.maxSeen = r.Version
+	if !r.intact || r.author == p.index {
+		return
+	}
+	k := known{r.author, r.write, p.world.now}
+	for i := range p.knows {
+		if p.knows[i].author == r.author {
+			if k.write > p.knows[i].write {
+				p.knows[i] = k
+			}
+			return
+		}
+	}
+	const most = 8
+	if len(p.knows) == most {
+		p.knows = append(p.knows[:0], p.knows[1:]...)
+	}
+	p.knows = append(p.knows, k)
+}
+
+// knew is the last write of another process that a process had been shown by then, 0 for none.
+func (p *process) knew(author int32, by time.Duration) uint64 {
+	for _, k := range p.knows {
+		if k.author == author && k.at <= by {
+			return k.write
+		}
+	}
+	return 0
+}
+
+// outside notes a change by somebody outside the election.
+func (w *world) outside(kind changeKind) {
+	w.changes = append(w.changes, change{kind, w.server.version, w.now})
+}
+
+// excused is why doc.go does not promise that b, which has won after a, or has gone on by a write after it, keeps away from
+// a; "" if it is promised. What b knew by then counts.
+func (w *world) excused(a, b *served, by applied, then time.Duration) string {
+	last, won := a.p.applied.version, by.version
+	if last > won {
+		last = a.win.version
+	}
+	between := 0
+	for _, c := range w.changes {
+		if c.version <= last || c.version > won {
+			continue
+		}
+		between++
+		if c.kind == freed {
+			return "freed by an edit"
+		}
+	}
+	knew := b.p.knew(a.p.index, then)
+	switch {
+	case w.straddles(a.p.applied) || w.straddles(by):
+		return "a write was on its way while the API was restored"
+	case between == 0:
+		return ""
+	case w.afterNewcomer(a, last, won):
+		return "after a newcomer"
+	case knew >= last:
+		return ""
+	case knew < a.win.version:
+		return "a newcomer to the term"
+	case w.soleEdit(knew, won):
+		return ""
+	default:
+		return "missed the last renewal before a change from outside"
+	}
+}
+
+// afterNewcomer reports whether somebody who could not know of a has won in between: what it leaves behind, be it a release,
+// others may believe.
+func (w *world) afterNewcomer(a *served, from, to uint64) bool {
+	for i := len(w.wins) - 1; i >= 0; i-- {
+		if c := &w.wins[i]; c.win.version > from && c.win.version < to && c.p != a.p && c.p.knew(a.p.index, c.began) < a.p.applied.version {
+			return true
+		}
+	}
+	return false
+}
+
+// soleEdit reports whether the only change from outside between two versions is an edit or a deletion. Then whoever has
+// seen the term before binds itself for as long as its holder says, though it missed the last renewal.
+func (w *world) soleEdit(from, to uint64) bool {
+	n, sole := 0, false
+	for _, c := range w.changes {
+		if c.version > from && c.version <= to {
+			n++
+			sole = c.kind == edited || c.kind == deleted
+		}
+	}
+	return n == 1 && sole
+}
+
+// straddles reports whether the server was restored while a write was on its way.
+func (w *world) straddles(a applied) bool {
+	for _, c := range w.changes {
+		if c.kind == restored && a.sent < c.at && a.taken >= c.at {
+			return true
+		}
+	}
+	return false
+}
+
+// restoredSince reports whether the server was restored between two wins, so that their tokens do not compare, or while one
+// of them was on its way.
+func (w *world) restoredSince(a, b applied) bool {
+	for _, c := range w.changes {
+		if c.kind == restored && (c.at >= min(a.sent, b.sent)) {
+			return true
+		}
+	}
+	return false
+}
