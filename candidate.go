@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -26,10 +27,11 @@ type candidate struct {
 	watches  watches
 	active   *activeTerm // until its Lease is released; nil otherwise
 	report   reporter
-	health   *health // nil without Options.Healthy
-	yields   <-chan time.Duration
-	stateDir *stateDir // nil without Options.StateDir
-	lastErr  error     // why the last request failed; nil once there is no trouble
+	health   *health            // nil without Options.Healthy
+	yields   chan time.Duration // what Options.Yield returned
+	asking   atomic.Bool        // it has not returned yet
+	stateDir *stateDir          // nil without Options.StateDir
+	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
 	ended bool  // Run returns
@@ -56,9 +58,9 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 		watches:  watches{events: make(chan watchEvent)},
 		report:   report,
 		timer:    time.NewTimer(0),
+		yields:   make(chan time.Duration, 1),
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
-	c.yields = newYields(ctx, e.opts.Yield, e.opts.RetryPeriod)
 	c.stateDir = newStateDir(c.log, e.opts.StateDir, e.lease)
 	return c
 }
@@ -159,6 +161,8 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 			c.watch(e.ID)
 		case protocol.Unwatch:
 			c.unwatch(e.ID)
+		case protocol.AskYield:
+			c.askYield()
 		case protocol.ForgetProof:
 			c.stateDir.forget()
 		case protocol.BeginTerm:
@@ -211,6 +215,21 @@ func (c *candidate) tell(e protocol.Effect) {
 	case protocol.WatchAgain:
 		c.log.Info("The watch works again")
 	}
+}
+
+// askYield calls Options.Yield beside the election, unless an earlier call has not returned (L13).
+func (c *candidate) askYield() {
+	if !c.asking.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		d := c.opts.Yield()
+		c.asking.Store(false)
+		select {
+		case c.yields <- d:
+		case <-c.ctx.Done():
+		}
+	}()
 }
 
 // begin begins the callback of a term.

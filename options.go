@@ -102,9 +102,9 @@ type Options struct {
 	Healthy func(ctx context.Context) error
 
 	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
-	// every RetryPeriod, in a goroutine of its own and never concurrently; until it first returns, the wait is a
-	// RetryPeriod, and afterwards what it returned last. Negative is zero. It is a delay and not a vote: if all candidates
-	// wait, the candidate with the shortest wait leads. Default: no wait.
+	// when this candidate could take the Lease, and again when its wait is over, in a goroutine of its own and never
+	// concurrently. If it does not return within RetryPeriod, what it returned last counts. Negative is zero. It is a delay and
+	// not a vote: if all candidates wait, the candidate with the shortest wait leads. Default: no wait.
 	Yield func() time.Duration
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
