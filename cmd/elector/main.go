@@ -4,6 +4,8 @@
 //	elector status shop/batch                        who leads, since when, and what to do if nobody does
 //	elector follow shop/batch                        each change of leader, as it happens
 //	elector step-down shop/batch                     ask the leader to hand over
+//	elector pause shop/batch --for 1h                nobody leads until then, or until "elector resume"
+//	elector free shop/batch                          free the Lease of a dead leader before it expires
 //
 // Installed under the name kubectl-elector it is the kubectl plugin "kubectl elector".
 package main
@@ -25,8 +27,8 @@ import (
 
 // The exit codes of elector's own, as the commands env, nohup and timeout have them.
 const (
-	exitFailed      = 1   // status, follow, step-down: the request failed
-	exitNobody      = 3   // status: nobody leads; step-down: there is nobody to ask
+	exitFailed      = 1   // the commands for people: it could not be done
+	exitNobody      = 3   // status: nobody leads; the others: there is nobody to ask, nothing to pause, resume or free
 	exitOwnFailure  = 125 // run: elector itself could not do its work
 	exitNotRunnable = 126 // run: the program cannot be run
 	exitNotFound    = 127 // run: there is no such program
@@ -84,14 +86,15 @@ func newRoot() *cobra.Command {
 		Long: `Elector elects one replica as the leader by a Kubernetes Lease.
 
 "elector run" runs any program only while this replica leads. The other
-commands are for people: who leads, each change of leader, and handing over.`,
+commands are for people: who leads, each change of leader, handing over, and
+pausing.`,
 		SilenceErrors: true, // main says them
 		SilenceUsage:  true,
 	}
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-") {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl elector"}
 	}
-	root.AddCommand(newRun(), newStatus(), newFollow(), newStepDown())
+	root.AddCommand(newRun(), newStatus(), newFollow(), newStepDown(), newPause(), newResume(), newFree())
 	return root
 }
 

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/elector-go/elector/e2e/cluster"
+	"github.com/elector-go/elector/internal/reading"
 )
 
 // ask runs a command to its end.
@@ -70,7 +71,7 @@ func TestStatusOfALeaseThatIsLed(t *testing.T) {
 	require.Zero(t, code)
 	var r report
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
-	require.Equal(t, []any{stateHeld, holder, "15s"}, []any{r.State, r.Holder, r.Duration})
+	require.Equal(t, []any{reading.Held, holder, "15s"}, []any{r.State, r.Holder, r.Duration})
 	require.WithinDuration(t, time.Now(), *r.LastRenewal, time.Minute)
 	require.Equal(t, 15*time.Second, r.Expires.Sub(*r.LastRenewal))
 	require.Empty(t, r.Advice)
@@ -110,22 +111,29 @@ func TestStatusAdvises(t *testing.T) {
 	holder, seconds, renewed := "pod-1_x", int32(15), metav1.NewMicroTime(now.Add(-time.Second))
 	for _, c := range []struct {
 		name, advice string
-		state        string
+		state        reading.State
 		edit         func(*coordinationv1.Lease)
 	}{
-		{"well", "", stateHeld, func(l *coordinationv1.Lease) {}},
-		{"late", "the holder is late", stateHeld, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-9 * time.Second) }},
-		{"in the future", "in the future", stateHeld, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(time.Minute) }},
-		{"edited", "not whole", stateExpired, func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil }},
-		{"asked to step down", "was asked to step down", stateHeld, func(l *coordinationv1.Lease) {
+		{"well", "", reading.Held, func(l *coordinationv1.Lease) {}},
+		{"late", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-9 * time.Second) }},
+		{"in the future", "in the future", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(time.Minute) }},
+		{"late by a third", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-6 * time.Second) }},
+		{"edited", "when it has stayed the same for 15s", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil }},
+		{"blanked", "The holder's name was removed, which is no release", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }},
+		{"without a duration", "Candidates take it for 15s", reading.Held, func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil }},
+		{"released with notice", "it is free in 14s", reading.Free, func(l *coordinationv1.Lease) {
+			l.Spec.HolderIdentity, l.Spec.AcquireTime = nil, l.Spec.RenewTime
+		}},
+		{"paused", "elector resume shop/batch", reading.Paused, func(l *coordinationv1.Lease) { *l.Spec.HolderIdentity = "paused" }},
+		{"asked to step down", "was asked to step down", reading.Held, func(l *coordinationv1.Lease) {
 			l.Annotations = map[string]string{stepDownAnnotation: ""}
 		}},
-		{"short", "little time", stateHeld, func(l *coordinationv1.Lease) { *l.Spec.LeaseDurationSeconds = 2 }},
+		{"short", "little time", reading.Held, func(l *coordinationv1.Lease) { *l.Spec.LeaseDurationSeconds = 2 }},
 	} {
-		seconds, renewed := seconds, renewed
+		holder, seconds, renewed := holder, seconds, renewed
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &renewed}}
 		c.edit(l)
-		r := describe("shop/batch", l, now)
+		r := describe(target{namespace: "shop", name: "batch"}, l, now)
 		require.Equal(t, c.state, r.State, c.name)
 		if c.advice == "" {
 			require.Empty(t, r.Advice, c.name)

@@ -90,7 +90,7 @@ func Read(lease *coordinationv1.Lease, now time.Time) Reading {
 
 // pauseOf is what is known of the pause beside the record; nothing if somebody has paused it by kubectl.
 func pauseOf(lease *coordinationv1.Lease) (p Pause) {
-	if json.Unmarshal([]byte(lease.Annotations[PauseAnnotation]), &p) != nil || !p.At.Time.Equal(lease.Spec.RenewTime.Time) {
+	if json.Unmarshal([]byte(lease.Annotations[PauseAnnotation]), &p) != nil || p.At.UnixMicro() != lease.Spec.RenewTime.UnixMicro() {
 		return Pause{}
 	}
 	return p
