@@ -23,6 +23,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/elector-go/elector/internal/mistake"
 )
 
 // The exit codes of elector's own, as the commands env, nohup and timeout have them.
@@ -64,6 +66,17 @@ func main() {
 	os.Exit(exitCode(root.ExecuteContext(ctx), os.Stderr.WriteString))
 }
 
+// flagsOf are the flags behind the options of an election.
+var flagsOf = mistake.Names{
+	"Name":          "--lease",
+	"Namespace":     "--namespace",
+	"LeaseDuration": "--lease-duration",
+	"RenewDeadline": "--renew-deadline",
+	"RetryPeriod":   "--retry-period",
+	"DrainLimit":    "--drain-limit",
+	"Run":           "the program",
+}
+
 // exitCode says what went wrong, where there is something to say, and returns the code to exit with.
 func exitCode(err error, say func(string) (int, error)) int {
 	if err == nil {
@@ -74,7 +87,7 @@ func exitCode(err error, say func(string) (int, error)) int {
 		exit = &exitError{code: exitFailed, err: err}
 	}
 	if exit.err != nil {
-		_, _ = say("elector: " + strings.ReplaceAll(err.Error(), "\n", "\n  ") + "\n")
+		_, _ = say("elector: " + strings.ReplaceAll(mistake.Reword(err, flagsOf).Error(), "\n", "\n  ") + "\n")
 	}
 	return exit.code
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector/e2e/cluster"
 	"github.com/elector-go/elector/internal/reading"
@@ -245,8 +246,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	for _, c := range []struct{ args, says string }{
 		{"status -n " + s.namespace + "-other batch", "grant the verb get on leases.coordination.k8s.io"},
-		{"status --kubeconfig /no/such/file " + lease, "/no/such/file"},
-		{"status --context other " + lease, `context "other" does not exist`},
+		{"status --kubeconfig /no/such/file " + lease, "the kubeconfig of --kubeconfig: stat /no/such/file: no such file"},
+		{"status --context other " + lease, `the kubeconfig (--kubeconfig, $KUBECONFIG or ~/.kube/config): context "other" does not exist`},
 		{"status --token nobody " + lease, "does not accept the credentials"},
 		{"status --server https://127.0.0.1:1 " + lease, "cannot reach the API server https://127.0.0.1:1"},
 		{"status -n other " + lease, "give the namespace once"},
@@ -260,6 +261,25 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		require.Equal(t, exitFailed, code, c.args)
 		require.Contains(t, errs, c.says, c.args)
 		require.Empty(t, out, c.args)
+	}
+}
+
+// The names of elector.Options are not those of flags.
+func TestMistakesInOptionsAreNamedByTheirFlags(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	require.NoError(t, cluster.WriteKubeconfig(kubeconfig, &rest.Config{Host: "https://127.0.0.1:1"}))
+	for args, says := range map[string]string{
+		"--lease-duration 5s":   "--renew-deadline: 10s: must be less than --lease-duration (5s): the difference is the time the program has to stop; set both, or neither (the defaults are 10s and 15s)",
+		"--lease-duration 1.5s": "--lease-duration: 1.5s: must be whole seconds",
+		"--retry-period 6s":     "--retry-period: 6s: must be at most half of --renew-deadline (10s)",
+	} {
+		root := newRoot()
+		root.SetArgs(append(strings.Fields("run --kubeconfig "+kubeconfig+" --lease shop/batch "+args), "--", "true"))
+		var said string
+		code := exitCode(root.Execute(), func(s string) (int, error) { said += s; return 0, nil })
+		require.Equal(t, exitOwnFailure, code)
+		require.True(t, strings.HasPrefix(said, "elector: "+says), said)
+		require.NotContains(t, said, "Options.")
 	}
 }
 
