@@ -9,11 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,37 +166,6 @@ func TestTheReadmesOtherCodeIsTested(t *testing.T) {
 	_, test, found := strings.Cut(goBlocks(t)[4], ")\n\n")
 	require.True(t, found, "the imports")
 	assert.Contains(t, string(source), test)
-}
-
-// TestTheReadmesFirstCommands does in an empty module what a new user does: the commands, the program and its test.
-func TestTheReadmesFirstCommands(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it compiles a module of its own")
-	}
-	root, err := os.Getwd()
-	require.NoError(t, err)
-	dir := t.TempDir()
-	require.NoError(t, os.Symlink(root, filepath.Join(dir, "elector")))
-	module := filepath.Join(dir, "shop")
-	require.NoError(t, os.Mkdir(module, 0o700))
-	run := func(command string) {
-		cmd := exec.Command("sh", "-c", command)
-		cmd.Dir = module
-		cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s\n%s", command, out)
-	}
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	first := regexp.MustCompile(`(?m)^\$ (go mod edit .*)$`).FindStringSubmatch(string(readme))
-	require.NotNil(t, first)
-	run("go mod init example.com/shop")
-	run(first[1])
-	for file, text := range map[string]string{"main.go": goBlocks(t)[0], "main_test.go": goBlocks(t)[4]} {
-		require.NoError(t, os.WriteFile(filepath.Join(module, file), []byte(text), 0o600))
-	}
-	run("go mod tidy")
-	run("go vet . && go test .")
 }
 
 func ExampleElector_StepDown() {
