@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -101,6 +102,7 @@ func newRoot() *cobra.Command {
 "elector run" runs any program only while this replica leads. The other
 commands are for people: who leads, each change of leader, handing over, and
 pausing.`,
+		Version:       version(debug.ReadBuildInfo()),
 		SilenceErrors: true, // main says them
 		SilenceUsage:  true,
 	}
@@ -109,6 +111,20 @@ pausing.`,
 	}
 	root.AddCommand(newRun(), newStatus(), newFollow(), newStepDown(), newPause(), newResume(), newFree())
 	return root
+}
+
+// version is that of the module, and of the commit where elector was built from one.
+func version(info *debug.BuildInfo, ok bool) string {
+	if !ok {
+		return "unknown"
+	}
+	said := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			said += " " + s.Value
+		}
+	}
+	return strings.TrimSpace(said + " " + info.GoVersion)
 }
 
 // doubleDashes turns -lease into --lease for each long flag there is, up to the program's own arguments: the Go

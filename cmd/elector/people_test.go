@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -299,6 +300,18 @@ func TestAsAPluginOfKubectl(t *testing.T) {
 	require.NoError(t, os.Symlink(os.Args[0], cmd.Path))
 	_, out, _ := s.askBy(cmd)
 	require.Contains(t, out, "kubectl elector status [namespace/]lease")
+}
+
+func TestVersion(t *testing.T) {
+	require.Equal(t, "v0.1.0 0f0e go1.26.0", version(&debug.BuildInfo{
+		GoVersion: "go1.26.0", Main: debug.Module{Version: "v0.1.0"}, Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "0f0e"}},
+	}, true))
+	root := newRoot()
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs([]string{"--version"})
+	require.NoError(t, root.Execute())
+	require.Equal(t, "elector version "+version(debug.ReadBuildInfo())+"\n", out.String())
 }
 
 func TestListen(t *testing.T) {
