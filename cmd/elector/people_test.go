@@ -224,6 +224,17 @@ func TestStepDown(t *testing.T) {
 		require.Equal(t, exitNobody, code)
 		require.Contains(t, errs, "nobody leads")
 	})
+	t.Run("OfOneThatIsDead", func(t *testing.T) {
+		s := newStage(t)
+		s.hold("vm_0f0e0d0c-0000-4000-8000-000000000000", time.Minute)
+		began := time.Now()
+		code, out, errs := s.ask("step-down", "--wait", s.namespace+"/batch")
+		require.Equal(t, exitNobody, code)
+		require.Less(t, time.Since(began), time.Minute, "it does not wait") // as long as --timeout
+		require.Empty(t, out)
+		require.Contains(t, errs, "nobody leads "+s.namespace+"/batch (expired): there is nobody to ask")
+		require.Contains(t, errs, "the holder has crashed or is cut off")
+	})
 	t.Run("OfAnotherLibrary", func(t *testing.T) {
 		s := newStage(t)
 		s.hold("vm_0f0e0d0c-0000-4000-8000-000000000000", 0)
