@@ -94,6 +94,8 @@ func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end 
 	}
 	for i, s := range curves {
 		for _, run := range runs(s, begin) {
+			last := run[len(run)-1]
+			run = append(run, plotter.XY{X: last.X + 0.25, Y: last.Y}) // until the next scrape, or a single point would not show
 			l, err := plotter.NewLine(run)
 			require.NoError(t, err)
 			l.Color, l.Width = colors[i%len(colors)], 1.2
