@@ -33,6 +33,7 @@ type runFlags struct {
 	restart                                   bool
 	leaseDuration, renewDeadline, retryPeriod time.Duration
 	verbosity                                 string
+	election                                  electionFlags
 }
 
 func newRun() *cobra.Command {
@@ -76,6 +77,7 @@ program cannot be run, 127 it was not found.`,
 	fs.DurationVar(&f.leaseDuration, "lease-duration", 15*time.Second, "how long other replicas wait after the last renewal before one takes over")
 	fs.DurationVar(&f.renewDeadline, "renew-deadline", 10*time.Second, "how long to lead without a successful renewal")
 	fs.DurationVar(&f.retryPeriod, "retry-period", 2*time.Second, "pause after an error, and between readings where the Lease cannot be watched")
+	f.election.add(fs)
 	fs.StringVarP(&f.verbosity, "v", "v", "0", "verbosity of the log")
 	_ = cmd.RegisterFlagCompletionFunc("lease", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		return f.kube.completeLeases(cmd, nil, typed)
@@ -159,7 +161,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		return nil, errors.Join(append(errs, err)...)
 	}
 	r.lease = t
-	r.elector, err = elector.NewForConfig(t.config, elector.Options{
+	opts := elector.Options{
 		Namespace:     t.namespace,
 		Name:          t.name,
 		Run:           r.lead,
@@ -167,7 +169,9 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		RenewDeadline: f.renewDeadline,
 		RetryPeriod:   f.retryPeriod,
 		Metrics:       renewals{r.numbers, r.renewed},
-	})
+	}
+	errs = append(errs, f.election.set(&opts))
+	r.elector, err = elector.NewForConfig(t.config, opts)
 	return r, errors.Join(append(errs, err)...)
 }
 
