@@ -219,7 +219,7 @@ func (o Options) checkDurations() (errs []error) {
 			o.RenewDeadline, leaseDuration, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000), run))
 	}
 	if o.RecoveryDeadline < 0 {
-		errs = append(errs, fmt.Errorf("Options.RecoveryDeadline: %v: must not be negative; 0 is none: a term without renewals is lost", o.RecoveryDeadline))
+		errs = append(errs, mistake.In("RecoveryDeadline", "%v: must not be negative; 0 is none: a term without renewals is lost", o.RecoveryDeadline))
 	}
 	if o.DrainLimit < 0 {
 		errs = append(errs, mistake.In("DrainLimit", "%v: must not be negative; 0 is no limit", o.DrainLimit))

@@ -8,6 +8,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // State is how a Lease stands.
@@ -29,9 +31,6 @@ const (
 	// PauseAnnotation says more about a pause, as the JSON of a Pause.
 	PauseAnnotation = "elector-go.github.io/pause"
 )
-
-// usual is how long a record binds that does not say it.
-const usual = 15 * time.Second
 
 // A Pause is what PauseAnnotation says.
 type Pause struct {
@@ -61,21 +60,26 @@ func Read(lease *coordinationv1.Lease, now time.Time) Reading {
 	if lease == nil {
 		return Reading{State: Missing}
 	}
-	spec := lease.Spec
-	seconds := ptr.Deref(spec.LeaseDurationSeconds, 0)
-	r := Reading{Holder: ptr.Deref(spec.HolderIdentity, ""), Binds: usual, Said: seconds > 0}
-	if r.Said {
-		r.Binds = time.Duration(seconds) * time.Second
+	spec, micros := lease.Spec, func(t *metav1.MicroTime) int64 {
+		if t.IsZero() {
+			return 0
+		}
+		return t.UnixMicro()
 	}
-	if !spec.RenewTime.IsZero() {
+	c := protocol.Claim{
+		Holder: ptr.Deref(spec.HolderIdentity, ""), Seconds: ptr.Deref(spec.LeaseDurationSeconds, 0),
+		Acquired: micros(spec.AcquireTime), Renewed: micros(spec.RenewTime),
+	}
+	r := Reading{Holder: c.Holder, Binds: c.Duration(), Said: c.Seconds > 0}
+	if c.Renewed != 0 {
 		r.Renewed = spec.RenewTime.Time
 		r.Expires = r.Renewed.Add(r.Binds)
 	}
 	switch {
-	case r.Holder == "" && (r.Renewed.IsZero() || seconds <= 1):
+	case c.Blank(), c.Released() && c.Seconds <= 1:
 		r.State, r.Binds, r.Expires = Free, 0, time.Time{}
-	case r.Holder == "" && spec.AcquireTime != nil && spec.AcquireTime.Time.Equal(r.Renewed):
-		r.State = Free // the two times are the same in a release; this one says in how many seconds it is one
+	case c.Released():
+		r.State = Free // in so many seconds
 	case r.Holder == "" || r.Renewed.IsZero():
 		r.State, r.Expires = Edited, time.Time{}
 	case now.After(r.Expires):
