@@ -389,6 +389,10 @@ func (m *Machine) becomeOver(ok bool) (changed bool) {
 
 // proven takes in terms whose processes are proven dead (S12).
 func (m *Machine) proven(marks []Mark) {
+	if m.seen.exists && m.seen.back {
+		m.emit(Effect{Kind: ForgetProof}) // another record was seen since, and has given way to this one
+		return
+	}
 	m.own.over = append(slices.Clone(m.own.over), marks...)
 	if m.seen.exists {
 		m.forget()

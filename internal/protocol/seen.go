@@ -41,8 +41,9 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	}
 	before, same := o.record, o.exists && o.record.UID == r.UID
 	// An older record has a lower version. If somebody has edited it since it came back, its version is high, but its Lease
-	// was created earlier, or its count of terms is lower.
-	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions
+	// was created earlier, or its count of terms is lower, or its deletion was seen.
+	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions ||
+		!o.exists && r.UID == before.UID && r.UID != ""
 	again := r.Version != before.Version && slices.Contains(o.history[:], r.Version) && r.Version != 0
 	renewed := !again && !sameTime(r.Renewed, before.Renewed)
 	next := o

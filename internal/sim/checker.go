@@ -54,10 +54,10 @@ func (p *process) enter() {
 	t.inside = true
 	s := served{p: p, gen: t.gen, token: t.token, win: p.win, began: w.now, inside: true}
 	w.note(noteBegins, p.index, int64(t.token), 0, 0, "")
-	if n := len(w.terms); n > 0 {
-		last := &w.terms[n-1]
-		if s.token <= last.token && !w.restoredSince(s.win, last.win) {
-			w.fail("tokens", "%s has the token %d after %d", p.name(), s.token, last.token)
+	if n := len(w.terms); n > 0 && s.token <= w.terms[n-1].token && !w.restoredSince(s.win, w.terms[n-1].win) {
+		last := w.terms[n-1]
+		if w.overlap(&last, &s, "begins late"); s.token == last.token {
+			w.fail("tokens", "%s has the token %d, as %s had", p.name(), s.token, last.p.name())
 		}
 	}
 	w.terms = append(w.terms, s)
@@ -131,6 +131,7 @@ func (w *world) overlap(a, b *served, what string) {
 func (w *world) checkWrite(q *request, before record) {
 	p := w.processes[q.who]
 	a := applied{at: q.at, sent: q.sent, taken: w.now, version: w.server.Version}
+	w.remember(p, a)
 	if q.ask.Claim.Holder != "" {
 		if a.at.Mono < p.applied.at.Mono {
 			a.at = p.applied.at
@@ -138,7 +139,6 @@ func (w *world) checkWrite(q *request, before record) {
 		p.applied = a
 		if q.ask.Wins {
 			p.win = a
-			w.wins = append(w.wins, served{p: p, win: a, began: w.now})
 		}
 		return
 	}

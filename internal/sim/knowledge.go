@@ -105,11 +105,26 @@ func (w *world) excused(a, b *served, by applied, then time.Duration) string {
 	}
 }
 
-// afterNewcomer reports whether somebody who could not know of a has won in between: what it leaves behind, be it a release,
-// others may believe.
+// written is a write of a process that the server has taken.
+type written struct {
+	p *process
+	applied
+}
+
+// remember keeps the last writes.
+func (w *world) remember(p *process, a applied) {
+	const most = 512
+	if len(w.writes) == most {
+		w.writes = append(w.writes[:0], w.writes[most/2:]...)
+	}
+	w.writes = append(w.writes, written{p, a})
+}
+
+// afterNewcomer reports whether somebody who could not know of a has written in between: what that leaves behind, be it a
+// release, others may believe.
 func (w *world) afterNewcomer(a *served, from, to uint64) bool {
-	for i := len(w.wins) - 1; i >= 0; i-- {
-		if c := &w.wins[i]; c.win.version > from && c.win.version < to && c.p != a.p && c.p.knew(a.p.index, c.began) < a.p.applied.version {
+	for i := len(w.writes) - 1; i >= 0; i-- {
+		if c := &w.writes[i]; c.version > from && c.version < to && c.p != a.p && c.p.knew(a.p.index, c.taken) < a.win.version {
 			return true
 		}
 	}

@@ -37,7 +37,7 @@ type world struct {
 
 	inside  []*process
 	terms   []served
-	wins    []served // every write that could win and that the server has taken
+	writes  []written // the last ones that the server has taken
 	changes []change
 	tally   Tally
 	timeline
