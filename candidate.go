@@ -62,7 +62,7 @@ func (c *candidate) close() {
 	c.timer.Stop()
 	c.calls.drop()
 	c.health.stop()
-	c.stateDir.unlock()
+	c.stateDir.unlock(c.seen.holder() == c.identity)
 	if c.client != nil {
 		c.client.unuse()
 	}
@@ -113,8 +113,10 @@ func (c *candidate) handBack() {
 
 // proveDead takes in what the file in StateDir proves, as soon as this process has its lock (S12).
 func (c *candidate) proveDead() {
-	if dead := c.stateDir.lock(); len(dead) > 0 {
-		c.own.dead = dead
+	if marks := c.stateDir.lock(); len(marks) > 0 {
+		for _, m := range marks {
+			c.own.dead = append(c.own.dead, claim{holder: m.Identity, acquired: m.AcquireTime.UnixMicro()})
+		}
 		if c.seen.lease != nil {
 			c.forgetDead()
 		}

@@ -183,7 +183,7 @@ func (c *candidate) send(do action, now time.Time) {
 		k.repair = do == renew && edited && !c.own.mayHaveWritten(c.seen.claim)
 		k.claim = c.own.next(c.timing, c.seen, do, now, rand.Int64N(1e6))
 		if do == acquire {
-			c.stateDir.record(k.claim) // before the write, or a crash in between would leave no proof (S12)
+			c.stateDir.record(mark{k.claim.holder, time.UnixMicro(k.claim.acquired).UTC()}) // before the write, or a crash in between would leave no proof (S12)
 		}
 		k.verb, request = c.write(ctx, leases, do, k.claim)
 		c.own = c.own.sending(c.seen, do, k.claim, now)

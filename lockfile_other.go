@@ -7,6 +7,10 @@ import (
 	"os"
 )
 
-const canLock = false
+const openFlags = 0
 
 func flock(*os.File) error { return errors.ErrUnsupported }
+
+func identify(*os.File) (string, error) {
+	return "", errors.New("this platform has no file lock that ends with its process: leave it empty")
+}
