@@ -1,19 +1,19 @@
 package elector
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"github.com/elector-go/elector/internal/lockfile"
 )
 
 // stateDir is the file in Options.StateDir that proves a process dead (S12). A candidate locks it for as long as its
@@ -31,9 +31,7 @@ type stateDir struct {
 
 // A heldFile is a file whose lock this process has, and what it says.
 type heldFile struct {
-	*os.File
-	id    string // which file it is, see identify
-	size  int
+	*lockfile.File
 	marks []mark
 }
 
@@ -43,22 +41,9 @@ type mark struct {
 	AcquireTime time.Time `json:"acquireTime"` // whole microseconds, UTC: marks are compared by ==
 }
 
-// contents is what a file says. File is the file that it was written into: in a copy it is another, and a copy proves
-// nothing, because the lock that its writer has is on the original.
-type contents struct {
-	File  string `json:"file"`
-	Marks []mark `json:"marks"`
-}
-
 // maxMarks is how many marks a file keeps: the one of each process that died after it had written the file and before it
 // had written the Lease, and the last one that did write it.
 const maxMarks = 16
-
-var (
-	errLocked   = errors.New("another process has locked the file")
-	errReplaced = errors.New("the file was replaced by another while it was locked")
-	errNoLock   = errors.New("a lock on this file system keeps nobody out: a second one was granted beside the first")
-)
 
 // kept are the files whose candidate has ended while the Lease still named it. Their lock stays with the process: its end
 // would pass for the process's, whose work may go on although Run has returned. The next candidate takes them over.
@@ -67,8 +52,9 @@ var kept = struct {
 	files map[string]*heldFile // by path
 }{files: map[string]*heldFile{}}
 
-// podDir is the directory that is used in a pod if none is named; "" on other systems than Linux. A variable for tests.
-var podDir = defaultPodDir
+// podDir is the directory that is used in a pod on Linux if none is named. It is in the memory that the containers of a pod
+// share. It outlives each of them, and is writable although their root file systems are not. A variable for tests.
+var podDir = "/dev/shm/elector"
 
 // inPod reports whether this process runs in a pod: a kubelet sets the variable in every container, unless the program is
 // started without its environment; the file is there unless the pod has no service account. Nothing that is unsafe
@@ -85,7 +71,7 @@ func stateDirOf(option string) (dir string, named bool) {
 		return "", false
 	case option != "":
 		return option, true
-	case inPod():
+	case runtime.GOOS == "linux" && inPod():
 		return podDir, false
 	}
 	return "", false
@@ -102,11 +88,11 @@ func checkStateDir(option string, lease types.NamespacedName) error {
 	if !named {
 		return nil
 	}
-	held, err := acquireFile(statePath(dir, lease))
+	file, err := lockfile.Open(statePath(dir, lease))
 	if err == nil {
-		return held.Close()
+		return file.Close()
 	}
-	if errors.Is(err, errLocked) || errors.Is(err, errReplaced) {
+	if errors.Is(err, lockfile.ErrLocked) {
 		return nil
 	}
 	return fmt.Errorf("Options.StateDir: it must be a directory that exists, can be written to, and is on a file system of this machine, as an emptyDir; in a pod it can be left empty: %w", err)
@@ -120,51 +106,6 @@ func newStateDir(log klog.Logger, option string, lease types.NamespacedName) *st
 	return &stateDir{path: statePath(dir, lease), named: named, log: log}
 }
 
-// acquireFile opens the file, and locks it without waiting. Before the lock counts it is tried against itself: where a
-// second one is granted beside it, it keeps out nobody.
-func acquireFile(path string) (*heldFile, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|openFlags, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	held := &heldFile{File: file}
-	if held.id, err = identify(file); err == nil {
-		err = lockAlone(path, file)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return held, nil
-}
-
-func lockAlone(path string, file *os.File) error {
-	if err := flock(file); err != nil {
-		return err
-	}
-	second, err := os.OpenFile(path, os.O_RDWR|openFlags, 0)
-	if err != nil {
-		return err
-	}
-	defer second.Close()
-	if !sameFile(file, second) {
-		return errReplaced
-	}
-	switch err := flock(second); {
-	case err == nil:
-		return errNoLock
-	case !errors.Is(err, errLocked):
-		return err
-	}
-	return nil
-}
-
-func sameFile(a, b *os.File) bool {
-	one, err1 := a.Stat()
-	two, err2 := b.Stat()
-	return err1 == nil && err2 == nil && os.SameFile(one, two)
-}
-
 // lock tries to get the lock, if it is not held yet, and returns what the file then proves: the terms of dead processes.
 // It does not wait.
 func (s *stateDir) lock() (dead []mark) {
@@ -174,8 +115,8 @@ func (s *stateDir) lock() (dead []mark) {
 	if !s.named {
 		makePodDir(filepath.Dir(s.path))
 	}
-	held, err := acquireFile(s.path)
-	if errors.Is(err, errLocked) {
+	file, err := lockfile.Open(s.path)
+	if errors.Is(err, lockfile.ErrLocked) {
 		if !s.busy && s.named {
 			s.log.Info("Another process has locked the file in Options.StateDir: it is alive, so nothing proves it dead", "file", s.path)
 		}
@@ -187,11 +128,14 @@ func (s *stateDir) lock() (dead []mark) {
 		s.failure(err)
 		return nil
 	}
-	s.held = held
-	if err := held.read(); err != nil && s.named {
-		s.log.Info("The file in Options.StateDir cannot be read, and proves nothing: a crashed predecessor's lease has to expire", "file", s.path, "err", err.Error())
+	s.held = &heldFile{File: file}
+	if err := file.Load(&s.held.marks); err != nil {
+		s.held.marks = nil
+		if s.named {
+			s.log.Info("The file in Options.StateDir cannot be read, and proves nothing: a crashed predecessor's lease has to expire", "file", s.path, "err", err.Error())
+		}
 	}
-	return slices.Clone(held.marks)
+	return slices.Clone(s.held.marks)
 }
 
 // takeOver takes the file that an earlier candidate of this process has kept locked. It proves nobody dead.
@@ -203,9 +147,7 @@ func (s *stateDir) takeOver() bool {
 		return false
 	}
 	delete(kept.files, s.path)
-	now, err := os.Stat(s.path)
-	was, err2 := held.Stat()
-	if err != nil || err2 != nil || !os.SameFile(now, was) {
+	if !held.IsAt(s.path) {
 		held.Close() // it has no name any more
 		return false
 	}
@@ -256,7 +198,7 @@ func (s *stateDir) unlock(holds bool) {
 	}
 	held := s.held
 	s.held = nil
-	if !holds && held.write(nil) == nil {
+	if !holds && held.Store([]mark{}) == nil {
 		held.Close()
 		return
 	}
@@ -266,7 +208,8 @@ func (s *stateDir) unlock(holds bool) {
 }
 
 func (s *stateDir) write(marks []mark) {
-	if err := s.held.write(marks); err != nil {
+	s.held.marks = marks
+	if err := s.held.Store(marks); err != nil {
 		s.failure(err)
 		return
 	}
@@ -278,37 +221,4 @@ func (s *stateDir) failure(err error) {
 		s.log.Error(err, "The file in Options.StateDir cannot be used: after a crash this process's lease has to expire", "file", s.path)
 	}
 	s.failed = true
-}
-
-func (h *heldFile) read() error {
-	data, err := io.ReadAll(h)
-	h.size = len(data)
-	if err != nil || len(data) == 0 {
-		return err
-	}
-	var c contents
-	if err := json.Unmarshal(data, &c); err != nil {
-		return err
-	}
-	if c.File != h.id {
-		return fmt.Errorf("it was written as %s and is %s now: a copy, or from before the machine was started again", c.File, h.id)
-	}
-	h.marks = c.Marks
-	return nil
-}
-
-// write writes all marks at once. What is left of longer marks becomes spaces: a file that was cut first would prove
-// nothing if the process is killed before it has written.
-func (h *heldFile) write(marks []mark) error {
-	h.marks = marks
-	data, err := json.Marshal(contents{h.id, marks})
-	if err != nil {
-		return err
-	}
-	data = append(data, bytes.Repeat([]byte(" "), max(0, h.size-len(data)))...)
-	if _, err := h.WriteAt(data, 0); err != nil {
-		return err
-	}
-	h.size = len(data)
-	return nil
 }

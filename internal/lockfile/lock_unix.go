@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package elector
+package lockfile
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ const openFlags = syscall.O_NOFOLLOW
 func flock(file *os.File) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return errLocked
+		return ErrLocked
 	}
 	return err
 }
@@ -31,8 +31,10 @@ func identify(file *os.File) (string, error) {
 	switch {
 	case !ok || !info.Mode().IsRegular():
 		return "", errors.New("it is not a file")
-	case int(stat.Uid) != os.Geteuid(), info.Mode().Perm()&0o022 != 0:
-		return "", fmt.Errorf("it is user %d's with mode %v: others than user %d may write it", stat.Uid, info.Mode().Perm(), os.Geteuid())
+	case int(stat.Uid) != os.Geteuid():
+		return "", fmt.Errorf("it is user %d's, and not user %d's", stat.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o022 != 0:
+		return "", errWritable
 	}
 	kernel, err := kernelOf(file)
 	return fmt.Sprintf("%d:%d%s", stat.Dev, stat.Ino, kernel), err

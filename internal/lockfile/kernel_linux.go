@@ -1,4 +1,4 @@
-package elector
+package lockfile
 
 import (
 	"fmt"
@@ -7,11 +7,10 @@ import (
 	"syscall"
 )
 
-// defaultPodDir is in the memory that the containers of a pod share. It outlives each of them, and is writable although
-// their root file systems are not.
-const defaultPodDir = "/dev/shm/elector"
-
 const tmpfs = 0x01021994
+
+// bootID is made anew whenever the kernel starts. A variable for tests.
+var bootID = "/proc/sys/kernel/random/boot_id"
 
 // foreign are the file systems, by the number that statfs gives, whose locks are kept outside of this kernel or by nobody:
 // by a server, which may end them before the process ends; by a daemon; or by each machine for itself.
@@ -46,13 +45,16 @@ func kernelOf(file *os.File) (string, error) {
 	if err := syscall.Fstatfs(int(file.Fd()), &stat); err != nil {
 		return "", err
 	}
-	kind := uint32(stat.Type)
+	return keeper(uint32(stat.Type))
+}
+
+func keeper(kind uint32) (kernel string, err error) {
 	if name := foreign[kind]; name != "" {
 		return "", fmt.Errorf("it is on %s, where a lock can end before its process, or keeps nobody out", name)
 	}
 	if kind == tmpfs {
 		return "", nil
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := os.ReadFile(bootID)
 	return "@" + strings.TrimSpace(string(boot)), err
 }

@@ -1,6 +1,6 @@
 //go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
 
-package elector
+package lockfile
 
 import (
 	"errors"
@@ -12,5 +12,5 @@ const openFlags = 0
 func flock(*os.File) error { return errors.ErrUnsupported }
 
 func identify(*os.File) (string, error) {
-	return "", errors.New("this platform has no file lock that ends with its process: leave it empty")
+	return "", errors.New("this platform has no file lock that ends with its process")
 }
