@@ -211,11 +211,6 @@ func TestWhatProvesNoDeath(t *testing.T) {
 			end.Message = end.Message[:len(end.Message)-1]
 			c.ends(end)
 		},
-		"without the right to read pods": func(f *fleet, r *replica, c *container) {
-			require.NoError(f.t, shared.cluster.Admin().RbacV1().RoleBindings(f.namespace).Delete(f.t.Context(), "pods", metav1.DeleteOptions{}))
-			f.kill(r)
-			c.ends(c.terminated("Error", 2))
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -272,4 +267,21 @@ func TestWhatAFalseWordCosts(t *testing.T) {
 	overlap := longestOverlap(f.spans())
 	t.Log("both work for", overlap)
 	require.Less(t, overlap, leaseDuration/3)
+}
+
+func TestWithoutTheRightToReadPodsTheLeaseHasToExpire(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	leader, pod := f.inPod()
+	f.nextLeader(20 * time.Second)
+	standby, _ := f.inPod()
+	f.settle(leader, standby)
+	time.Sleep(2 * retryPeriod)
+	f.kill(leader)
+	renewed := f.getLease(t.Context()).Spec.RenewTime.Time
+	pod.ends(pod.terminated("Error", 2))
+	_, begin := f.nextLeader(25 * time.Second)
+	requireNotBeforeExpiry(t, begin.At.Sub(renewed))
+	require.True(t, logged(standby, "Whether the holder has died cannot be watched"), "it says why it waits")
+	f.requireOneAtATime()
 }
