@@ -31,6 +31,7 @@ type candidate struct {
 	yields   chan time.Duration // what Options.Yield returned
 	asking   atomic.Bool        // it has not returned yet
 	stateDir *stateDir          // nil without Options.StateDir
+	deaths   *deaths            // nil without Options.Deaths
 	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
@@ -62,6 +63,7 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
 	c.stateDir = newStateDir(c.log, e.opts.StateDir, e.lease)
+	c.deaths = newDeaths(ctx, c.log, e.opts.Deaths, e.lease)
 	return c
 }
 
@@ -69,7 +71,8 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 func (c *candidate) close() {
 	c.stop()
 	c.timer.Stop()
-	c.stateDir.unlock()
+	c.deaths.stop()
+	c.stateDir.unlock(c.machine.Status().Holder == c.opts.Identity)
 	if c.client != nil {
 		c.client.unuse()
 	}
@@ -102,7 +105,7 @@ func (c *candidate) step(ctx context.Context, ev protocol.Event) {
 	}
 	if c.machine.Status().Phase == protocol.StandingBy {
 		if dead := c.stateDir.lock(); len(dead) > 0 {
-			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: dead}, now()))
+			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: protocolMarks(dead...)}, now()))
 		}
 	}
 	c.carryOut(ctx, c.machine.Step(ev, now()))
@@ -115,6 +118,7 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 		wake = now().Add(min(until(wake), c.opts.RetryPeriod))
 	}
 	c.publish(status, wake)
+	c.deaths.follow(c.whoMayDie(status))
 	var ended, asked, returned <-chan struct{}
 	switch status.Phase {
 	case protocol.StandingBy, protocol.Following:
@@ -141,6 +145,9 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 	case err := <-c.health.results():
 		c.report.fitness(err)
 		return protocol.Event{Kind: protocol.Health, OK: err == nil}
+	case m := <-c.deaths.results():
+		c.log.Info("The holder's process has ended, as its kubelet says: its lease is not waited for", "holder", m.Identity)
+		return protocol.Event{Kind: protocol.Died, Marks: protocolMarks(m)}
 	case d := <-c.yields:
 		return protocol.Event{Kind: protocol.Yield, Delay: d}
 	}
@@ -232,9 +239,26 @@ func (c *candidate) askYield() {
 	}()
 }
 
+// whoMayDie is the term whose process a standby asks after (S13).
+func (c *candidate) whoMayDie(status protocol.Status) heldTerm {
+	if c.deaths == nil || status.Phase != protocol.StandingBy || status.Holder == "" {
+		return heldTerm{}
+	}
+	return heldTerm{mark{status.Holder, time.UnixMicro(status.Acquired).UTC()}, timeOf(status.Late), timeOf(status.Expires)}
+}
+
+// protocolMarks are marks as the protocol has them.
+func protocolMarks(marks ...mark) (out []protocol.Mark) {
+	for _, m := range marks {
+		out = append(out, protocol.Mark{Holder: m.Identity, Acquired: m.AcquireTime.UnixMicro()})
+	}
+	return out
+}
+
 // begin begins the callback of a term.
 func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 	c.stateDir.won()
+	c.deaths.won()
 	l := &activeTerm{
 		log:      c.log.WithValues("term", e.Token),
 		stepDown: make(chan struct{}),

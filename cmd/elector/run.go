@@ -169,6 +169,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		RenewDeadline: f.renewDeadline,
 		RetryPeriod:   f.retryPeriod,
 		Metrics:       renewals{r.numbers, r.renewed},
+		StateDir:      "-", // its lock would end with this process, and the program's processes a moment later
 	}
 	errs = append(errs, f.election.set(&opts))
 	r.elector, err = elector.NewForConfig(t.config, opts)

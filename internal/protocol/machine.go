@@ -491,6 +491,8 @@ type Status struct {
 	Known       bool    // the API has answered once
 	Holder      string  // in the Lease as last seen, "" for none
 	Object      any     // what that was read from, nil for none
+	Acquired    int64   // its acquireTime, 0 for none
+	Late        Instant // when a renewal of it should have come; zero if none has been seen
 	Expires     Instant // until when that record binds others; zero if it does not
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
 	Suspended   bool    // the term has no authority at present (S14)
@@ -507,7 +509,7 @@ func (m *Machine) Status() Status {
 		Suspended: m.phase == Leading && m.own.suspended, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
 	}
 	if m.seen.exists {
-		s.Object = m.seen.record.Object
+		s.Object, s.Acquired, s.Late = m.seen.record.Object, m.seen.record.Acquired, m.seen.late()
 	}
 	switch {
 	case m.phase == Draining:
