@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -18,7 +19,7 @@ import (
 // what that returns. Nothing is decided here. Only its goroutine touches it.
 type candidate struct {
 	*Elector
-	log      klog.Logger
+	log      logBeside
 	ctx      context.Context    // for all that Run starts: with the values of its ctx, but without its end
 	stop     context.CancelFunc // ends ctx
 	machine  *protocol.Machine
@@ -26,10 +27,12 @@ type candidate struct {
 	watches  watches
 	active   *activeTerm // until its Lease is released; nil otherwise
 	report   reporter
-	health   *health // nil without Options.Healthy
-	yields   <-chan time.Duration
-	stateDir *stateDir // nil without Options.StateDir
-	lastErr  error     // why the last request failed; nil once there is no trouble
+	health   *health            // nil without Options.Healthy
+	yields   chan time.Duration // what Options.Yield returned
+	asking   atomic.Bool        // it has not returned yet
+	stateDir *stateDir          // nil without Options.StateDir
+	deaths   *deaths            // nil without Options.Deaths
+	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
 	ended bool  // Run returns
@@ -43,22 +46,24 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	if e.client != nil {
 		ctx = e.client.use(ctx)
 	}
+	report := newReporter(e, log)
 	config := e.config()
 	config.Follows = follows
 	c := &candidate{
 		Elector:  e,
-		log:      log,
+		log:      report.log,
 		ctx:      ctx,
 		stop:     stop,
 		machine:  protocol.New(config, rand.Int64N),
 		requests: requests{under: map[int]*request{}, replies: make(chan reply, protocol.MaxCalls)},
 		watches:  watches{events: make(chan watchEvent)},
-		report:   reporter{Elector: e, log: log},
+		report:   report,
 		timer:    time.NewTimer(0),
+		yields:   make(chan time.Duration, 1),
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
-	c.yields = newYields(ctx, e.opts.Yield, e.opts.RetryPeriod)
-	c.stateDir = newStateDir(log, e.opts.StateDir, e.lease)
+	c.stateDir = newStateDir(c.log, e.opts.StateDir, e.lease)
+	c.deaths = newDeaths(ctx, c.log, e.opts.Deaths, e.lease)
 	return c
 }
 
@@ -66,7 +71,8 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 func (c *candidate) close() {
 	c.stop()
 	c.timer.Stop()
-	c.stateDir.unlock()
+	c.deaths.stop()
+	c.stateDir.unlock(c.machine.Status().Holder == c.opts.Identity)
 	if c.client != nil {
 		c.client.unuse()
 	}
@@ -99,7 +105,7 @@ func (c *candidate) step(ctx context.Context, ev protocol.Event) {
 	}
 	if c.machine.Status().Phase == protocol.StandingBy {
 		if dead := c.stateDir.lock(); len(dead) > 0 {
-			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: dead}, now()))
+			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: protocolMarks(dead...)}, now()))
 		}
 	}
 	c.carryOut(ctx, c.machine.Step(ev, now()))
@@ -112,6 +118,7 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 		wake = now().Add(min(until(wake), c.opts.RetryPeriod))
 	}
 	c.publish(status, wake)
+	c.deaths.follow(c.whoMayDie(status))
 	var ended, asked, returned <-chan struct{}
 	switch status.Phase {
 	case protocol.StandingBy, protocol.Following:
@@ -138,6 +145,9 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 	case err := <-c.health.results():
 		c.report.fitness(err)
 		return protocol.Event{Kind: protocol.Health, OK: err == nil}
+	case m := <-c.deaths.results():
+		c.log.Info("The holder's process has ended, as its kubelet says: its lease is not waited for", "holder", m.Identity)
+		return protocol.Event{Kind: protocol.Died, Marks: protocolMarks(m)}
 	case d := <-c.yields:
 		return protocol.Event{Kind: protocol.Yield, Delay: d}
 	}
@@ -158,6 +168,8 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 			c.watch(e.ID)
 		case protocol.Unwatch:
 			c.unwatch(e.ID)
+		case protocol.AskYield:
+			c.askYield()
 		case protocol.ForgetProof:
 			c.stateDir.forget()
 		case protocol.BeginTerm:
@@ -212,9 +224,41 @@ func (c *candidate) tell(e protocol.Effect) {
 	}
 }
 
+// askYield calls Options.Yield beside the election, unless an earlier call has not returned (L13).
+func (c *candidate) askYield() {
+	if !c.asking.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		d := c.opts.Yield()
+		c.asking.Store(false)
+		select {
+		case c.yields <- d:
+		case <-c.ctx.Done():
+		}
+	}()
+}
+
+// whoMayDie is the term whose process a standby asks after (S13).
+func (c *candidate) whoMayDie(status protocol.Status) heldTerm {
+	if c.deaths == nil || status.Phase != protocol.StandingBy || status.Holder == "" {
+		return heldTerm{}
+	}
+	return heldTerm{mark{status.Holder, time.UnixMicro(status.Acquired).UTC()}, timeOf(status.Late), timeOf(status.Expires)}
+}
+
+// protocolMarks are marks as the protocol has them.
+func protocolMarks(marks ...mark) (out []protocol.Mark) {
+	for _, m := range marks {
+		out = append(out, protocol.Mark{Holder: m.Identity, Acquired: m.AcquireTime.UnixMicro()})
+	}
+	return out
+}
+
 // begin begins the callback of a term.
 func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 	c.stateDir.won()
+	c.deaths.won()
 	l := &activeTerm{
 		log:      c.log.WithValues("term", e.Token),
 		stepDown: make(chan struct{}),

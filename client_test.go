@@ -54,7 +54,7 @@ func (c *counted) config() *rest.Config {
 
 // outcomes keeps the errors of requests.
 type outcomes struct {
-	elector.Metrics
+	elector.NoMetrics
 	mu   sync.Mutex
 	errs []error
 }
@@ -71,7 +71,7 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(code)
 		}))
-		seen := &outcomes{Metrics: quietMetrics{}}
+		seen := &outcomes{}
 		e, err := elector.NewForConfig(server.config(), elector.Options{
 			Namespace: namespace, Name: name, Metrics: seen, RetryPeriod: 100 * time.Millisecond,
 			Run: func(context.Context) error { return nil },
@@ -92,16 +92,6 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 		assert.LessOrEqual(t, server.made.Load(), int32(3), "the first request and the watch dial at once; where dialing takes long, so does a second attempt")
 	}
 }
-
-type quietMetrics struct{}
-
-func (quietMetrics) Term(types.NamespacedName, elector.Term)               {}
-func (quietMetrics) Lost(types.NamespacedName, elector.Reason)             {}
-func (quietMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) {}
-func (quietMetrics) HandedOver(types.NamespacedName, time.Duration)        {}
-func (quietMetrics) Overrun(types.NamespacedName)                          {}
-func (quietMetrics) Request(_ types.NamespacedName, _ string, _ error)     {}
-
 func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()

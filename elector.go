@@ -19,7 +19,8 @@ type Elector struct {
 	opts    Options
 	lease   types.NamespacedName
 	links   [2]coordinationv1client.LeaseInterface // the first and the spare one, which differ only for NewClient's client
-	client  *client                                // theirs, if it is from NewClient; else nil
+	metrics metricsBeside
+	client  *client // theirs, if it is from NewClient; else nil
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[activeTerm] // nil while standing by
@@ -42,6 +43,7 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		opts:  opts,
 		lease: types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 	}
+	e.metrics = newMetricsBeside(e)
 	e.links[0] = leases.Leases(opts.Namespace)
 	e.links[1] = e.links[0]
 	switch c := leases.(type) {
@@ -123,7 +125,7 @@ func (e *Elector) Run(ctx context.Context) error {
 	defer e.running.Store(false)
 	c := newCandidate(e, ctx, false)
 	defer c.close()
-	e.opts.Metrics.Term(e.lease, Term{})
+	e.metrics.Term(e.lease, Term{})
 	return c.run(ctx)
 }
 

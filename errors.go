@@ -27,7 +27,7 @@ var (
 	ErrSuspended = fmt.Errorf("elector: the term is suspended: %w", ErrNotLeader)
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
-	errNamesake   = errors.New("each process needs an Options.Identity of its own; leave it empty to have one made")
+	errNamesake   = errors.New("each process needs an identity of its own")
 	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")
 	errUnreleased = errors.New("the lease could not be released in time")
 	errOtherLease = errors.New("the answer is not about this Lease: is there a proxy between this process and the API server?")
@@ -105,7 +105,7 @@ func (e *LostError) why() string {
 	case e.Reason == ReasonTakenOver && e.Holder != "":
 		return fmt.Sprintf("%v by %q", e.Reason, e.Holder)
 	case e.Reason == ReasonDuplicateIdentity:
-		return fmt.Sprintf("%v: another process also calls itself %q; give each its own Options.Identity", e.Reason, e.Holder)
+		return fmt.Sprintf("%v: another process also calls itself %q; each needs an identity of its own", e.Reason, e.Holder)
 	default:
 		return e.Reason.String()
 	}
@@ -136,7 +136,7 @@ func explain(err error, verb, namespace, name string) error {
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: unauthorized: the API server does not accept this client's credentials; check its token or certificate: %w", what, err)
 	case apierrors.IsNotFound(err):
-		return fmt.Errorf("%s: not found: create namespace %q, or name another in Options.Namespace: %w", what, namespace, err)
+		return fmt.Errorf("%s: not found: create namespace %q, or use another for the Lease: %w", what, namespace, err)
 	case badCertificate(err):
 		return fmt.Errorf("%s: the API server's certificate is not trusted: check the address and the certificate authority of this client's configuration, and the clock: %w", what, err)
 	default:

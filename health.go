@@ -69,32 +69,3 @@ func (h *health) results() <-chan error {
 	}
 	return h.answers
 }
-
-// newYields returns where what Options.Yield returns arrives, whenever it changes: it is called every RetryPeriod, in a
-// goroutine of its own (L7, L13). It is nil, and blocks for ever, without Options.Yield.
-func newYields(ctx context.Context, yield func() time.Duration, every time.Duration) <-chan time.Duration {
-	if yield == nil {
-		return nil
-	}
-	yields := make(chan time.Duration)
-	go func() {
-		ticker := time.NewTicker(every)
-		defer ticker.Stop()
-		for last := time.Duration(-1); ; {
-			if d := max(yield(), 0); d != last {
-				select {
-				case yields <- d:
-				case <-ctx.Done():
-					return
-				}
-				last = d
-			}
-			select {
-			case <-ticker.C:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return yields
-}

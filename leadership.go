@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector/internal/protocol"
@@ -15,7 +14,7 @@ import (
 
 // activeTerm is one term being served: the callback, and the timers that end its authority whatever the loop waits for.
 type activeTerm struct {
-	log          klog.Logger
+	log          logBeside
 	term         Term
 	ctx          context.Context // the callback's
 	cancel       context.CancelCauseFunc
@@ -119,7 +118,7 @@ func (l *activeTerm) raise() {
 		return
 	}
 	e := l.term.of
-	e.opts.Metrics.Overrun(e.lease)
+	e.metrics.Overrun(e.lease)
 	if e.opts.OnOverrun != nil {
 		e.opts.OnOverrun(l.term)
 		return

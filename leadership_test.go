@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -13,15 +14,17 @@ import (
 // A term being served, without an election around it.
 
 func anElector(recovery time.Duration) *Elector {
-	return &Elector{opts: Options{
+	e := &Elector{opts: Options{
 		Identity: "me", LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-		RecoveryDeadline: recovery, Metrics: noMetrics{},
+		RecoveryDeadline: recovery, Metrics: NoMetrics{},
 	}}
+	e.metrics = newMetricsBeside(e)
+	return e
 }
 
 // serve is a term whose last renewal was sent so long ago.
 func serve(ctx context.Context, e *Elector, ago time.Duration) *activeTerm {
-	l := &activeTerm{term: newTerm(e, 1, now().Add(-ago)), outer: ctx, returned: make(chan struct{})}
+	l := &activeTerm{log: newReporter(e, logr.Discard()).log, term: newTerm(e, 1, now().Add(-ago)), outer: ctx, returned: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	l.start()
 	return l
@@ -61,6 +64,9 @@ func TestATermThatIsGivenUpAsItBeginsHasItsCallback(t *testing.T) {
 		"given up":                {0, func(l *activeTerm) { l.cancel(&LostError{Reason: ReasonSteppedDown}) }, true},
 		"given up, with recovery": {time.Hour, func(l *activeTerm) { l.cancel(&LostError{Reason: ReasonSteppedDown}) }, true},
 		"lost":                    {0, func(l *activeTerm) { l.lose(&LostError{Reason: ReasonTakenOver}) }, false},
+		"run out before it has begun": {0, func(l *activeTerm) {
+			l.term.authority.Store(&authority{sent: now().Add(-11 * time.Second)})
+		}, false},
 		"lost while it is suspended": {time.Hour, func(l *activeTerm) {
 			l.term.authority.Store(&authority{sent: now().Add(-11 * time.Second)})
 			l.expire()

@@ -7,8 +7,10 @@ import (
 )
 
 // Metrics receives the measurements of one or more candidates. The first argument of each method is the Lease that the
-// call is about. All methods must return at once: the election waits for them. Overrun is called from a goroutine of
-// its own, the others from the election's.
+// call is about. For one candidate the calls are made in order and one at a time. The election does not wait for them; if
+// one does not return, a thousand wait for it, and further ones are dropped and counted.
+//
+// An implementation embeds [NoMetrics], so that it goes on to compile when methods are added.
 //
 // The module github.com/elector-go/elector/metrics implements it for Prometheus.
 type Metrics interface {
@@ -40,13 +42,36 @@ type Metrics interface {
 	// context.DeadlineExceeded if no answer came in time. A conflict, or a Lease that is not found, is an error here,
 	// although the election handles it. For a watch, it reports how opening the watch went.
 	Request(lease types.NamespacedName, verb string, err error)
+
+	// Dropped reports that n calls to the user were dropped, because an earlier one did not return for long. What is "log",
+	// "Events", "OnNewLeader" or "Metrics".
+	Dropped(lease types.NamespacedName, what string, n int)
+
+	embedsNoMetrics()
 }
 
-type noMetrics struct{}
+// NoMetrics is a Metrics that does nothing. Embed it in your own.
+type NoMetrics struct{}
 
-func (noMetrics) Term(types.NamespacedName, Term)                       {}
-func (noMetrics) Lost(types.NamespacedName, Reason)                     {}
-func (noMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) {}
-func (noMetrics) HandedOver(types.NamespacedName, time.Duration)        {}
-func (noMetrics) Overrun(types.NamespacedName)                          {}
-func (noMetrics) Request(types.NamespacedName, string, error)           {}
+// Term does nothing.
+func (NoMetrics) Term(types.NamespacedName, Term) {}
+
+// Lost does nothing.
+func (NoMetrics) Lost(types.NamespacedName, Reason) {}
+
+// Renewed does nothing.
+func (NoMetrics) Renewed(_ types.NamespacedName, _, _, _ time.Duration) {}
+
+// HandedOver does nothing.
+func (NoMetrics) HandedOver(types.NamespacedName, time.Duration) {}
+
+// Overrun does nothing.
+func (NoMetrics) Overrun(types.NamespacedName) {}
+
+// Request does nothing.
+func (NoMetrics) Request(types.NamespacedName, string, error) {}
+
+// Dropped does nothing.
+func (NoMetrics) Dropped(types.NamespacedName, string, int) {}
+
+func (NoMetrics) embedsNoMetrics() {}

@@ -28,6 +28,7 @@ var _ elector.EventRecorder = record.EventRecorder(nil) // as the documentation 
 
 // A ledger is what Events and Metrics received.
 type ledger struct {
+	elector.NoMetrics
 	mu      sync.Mutex // guards told
 	told    entries
 	renewed func(renewals int) // called with each renewal, if it is not nil

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -15,7 +14,8 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/elector-go/elector/internal/mistake"
 )
 
 const (
@@ -102,18 +102,25 @@ type Options struct {
 	Healthy func(ctx context.Context) error
 
 	// Yield returns how much longer this candidate waits than others at a Lease that is free or has expired. It is called
-	// every RetryPeriod, in a goroutine of its own and never concurrently; until it first returns, the wait is a
-	// RetryPeriod, and afterwards what it returned last. Negative is zero. It is a delay and not a vote: if all candidates
-	// wait, the candidate with the shortest wait leads. Default: no wait.
+	// when this candidate could take the Lease, and again when its wait is over, in a goroutine of its own and never
+	// concurrently. If it does not return within RetryPeriod, what it returned last counts. Negative is zero. It is a delay and
+	// not a vote: if all candidates wait, the candidate with the shortest wait leads. Default: no wait.
 	Yield func() time.Duration
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
 	// host. With it a leader that was killed, and is started again, does not wait for its own Lease to expire: a lock on a
-	// file there proves that the old process is dead. Each process needs a directory of its own, otherwise only one
-	// process benefits. New returns an error if the directory does not exist or cannot be written to, or if the platform
-	// has no such lock. It must not be on a network file system, whose locks can end before their process does. Default:
-	// none; after a crash the Lease has to expire.
+	// file there proves that the old process is dead. Processes that Run has started are not proven dead with it. If
+	// several processes share a directory, one of them benefits at a time. New returns an error if the directory does not
+	// exist, cannot be written to, or is on a file system whose locks can end before their process does: a network's, 9p
+	// or FUSE. Default: in a pod on Linux /dev/shm/elector, as far as it can be used, because the containers of a pod
+	// share that memory, and it outlives each of them; elsewhere none, and after a crash the Lease has to expire. "-" is
+	// none everywhere.
 	StateDir string
+
+	// Deaths says which processes have ended. With it the next leader does not wait for the Lease of a dead one to expire.
+	// Package kubelet implements it, for pods. All candidates need it: it tells the others of this process's end, too.
+	// Default: none.
+	Deaths Deaths
 
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up, instead of campaigning again.
 	// It is meant for callbacks that cannot be started twice, such as the Start of a controller-runtime manager. (A manager
@@ -149,28 +156,26 @@ func (o Options) complete() (Options, error) {
 	if o.Namespace == "" {
 		namespace, err := os.ReadFile(namespaceFile)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Options.Namespace: required outside a pod: the default is the pod's own namespace, which cannot be read: %w", err))
+			errs = append(errs, mistake.In("Namespace", "required outside a pod: the default is the pod's own namespace, which cannot be read: %w", err))
 		}
 		o.Namespace = strings.TrimSpace(string(namespace))
 	}
 	if o.Identity == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Options.Identity: required on a machine without a hostname, from which the default is made: %w", err))
+			errs = append(errs, mistake.In("Identity", "required on a machine without a hostname, from which the default is made: %w", err))
 		}
 		o.Identity = host + "_" + string(uuid.NewUUID())
 	}
 	o.defaultDurations()
 	if o.Metrics == nil {
-		o.Metrics = noMetrics{}
+		o.Metrics = NoMetrics{}
 	}
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
-	if o.StateDir != "" {
-		if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
-			errs = append(errs, err)
-		}
+	if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
+		errs = append(errs, err)
 	}
 	return o, errors.Join(errs...)
 }
@@ -183,51 +188,52 @@ func (o *Options) defaultDurations() {
 
 func (o Options) checkNames() (errs []error) {
 	if o.Name == "" {
-		errs = append(errs, errors.New("Options.Name: required: the name of the Lease that all candidates share"))
+		errs = append(errs, mistake.In("Name", "required: the name of the Lease that all candidates share"))
 	} else if msgs := validation.NameIsDNSSubdomain(o.Name, false); len(msgs) > 0 {
-		errs = append(errs, fmt.Errorf("Options.Name: %q is not an object name: %s", o.Name, strings.Join(msgs, "; ")))
+		errs = append(errs, mistake.In("Name", "%q is not an object name: %s", o.Name, strings.Join(msgs, "; ")))
 	}
 	if msgs := validation.ValidateNamespaceName(o.Namespace, false); o.Namespace != "" && len(msgs) > 0 {
-		errs = append(errs, fmt.Errorf("Options.Namespace: %q is not a namespace's name: %s", o.Namespace, strings.Join(msgs, "; ")))
+		errs = append(errs, mistake.In("Namespace", "%q is not a namespace's name: %s", o.Namespace, strings.Join(msgs, "; ")))
 	}
 	if o.Run == nil {
-		errs = append(errs, errors.New("Options.Run: required: the function to run while leading"))
+		errs = append(errs, mistake.In("Run", "required: the function to run while leading"))
 	}
-	for _, err := range metav1validation.ValidateLabels(o.Labels, field.NewPath("Options.Labels")) {
-		errs = append(errs, err)
+	for _, err := range metav1validation.ValidateLabels(o.Labels, nil) {
+		errs = append(errs, mistake.In("Labels", "%s", err.ErrorBody()))
 	}
 	return errs
 }
 
 func (o Options) checkDurations() (errs []error) {
+	const leaseDuration, renewDeadline, run mistake.Field = "LeaseDuration", "RenewDeadline", "Run"
 	switch {
 	case o.LeaseDuration > math.MaxInt32*time.Second:
-		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be at most %v: the Lease stores it as a 32-bit number of seconds",
+		errs = append(errs, mistake.In("LeaseDuration", "%v: must be at most %v: the Lease stores it as a 32-bit number of seconds",
 			o.LeaseDuration, math.MaxInt32*time.Second))
 	case o.LeaseDuration < time.Second, o.LeaseDuration%time.Second != 0:
-		errs = append(errs, fmt.Errorf("Options.LeaseDuration: %v: must be whole seconds, at least 1s, as 15*time.Second: the Lease stores seconds", o.LeaseDuration))
+		errs = append(errs, mistake.In("LeaseDuration", "%v: must be whole seconds, at least 1s (the default is %v): the Lease stores seconds", o.LeaseDuration, defaultLeaseDuration))
 	}
 	switch {
 	case o.RenewDeadline < minRenewDeadline:
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be at least %v: answers of the API may take half of it, and no API server keeps to less", o.RenewDeadline, minRenewDeadline))
+		errs = append(errs, mistake.In("RenewDeadline", "%v: must be at least %v: answers of the API may take half of it, and no API server keeps to less", o.RenewDeadline, minRenewDeadline))
 	case o.RenewDeadline >= o.LeaseDuration:
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v): the difference is the time Run has to stop; set both, or neither (the defaults are %v and %v)",
-			o.RenewDeadline, o.LeaseDuration, defaultRenewDeadline, defaultLeaseDuration))
+		errs = append(errs, mistake.In("RenewDeadline", "%v: must be less than %v (%v): the difference is the time %v has to stop; set both, or neither (the defaults are %v and %v)",
+			o.RenewDeadline, leaseDuration, o.LeaseDuration, run, defaultRenewDeadline, defaultLeaseDuration))
 	case o.LeaseDuration-o.RenewDeadline < max(minStopBudget, o.LeaseDuration/1000):
-		errs = append(errs, fmt.Errorf("Options.RenewDeadline: %v: must be less than LeaseDuration (%v) by at least %v: the difference is the time Run has to stop, and what covers clocks that run at different rates",
-			o.RenewDeadline, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000)))
+		errs = append(errs, mistake.In("RenewDeadline", "%v: must be less than %v (%v) by at least %v: the difference is the time %v has to stop, and what covers clocks that run at different rates",
+			o.RenewDeadline, leaseDuration, o.LeaseDuration, max(minStopBudget, o.LeaseDuration/1000), run))
 	}
 	if o.RecoveryDeadline < 0 {
-		errs = append(errs, fmt.Errorf("Options.RecoveryDeadline: %v: must not be negative; 0 is none: a term without renewals is lost", o.RecoveryDeadline))
+		errs = append(errs, mistake.In("RecoveryDeadline", "%v: must not be negative; 0 is none: a term without renewals is lost", o.RecoveryDeadline))
 	}
 	if o.DrainLimit < 0 {
-		errs = append(errs, fmt.Errorf("Options.DrainLimit: %v: must not be negative; 0 is no limit", o.DrainLimit))
+		errs = append(errs, mistake.In("DrainLimit", "%v: must not be negative; 0 is no limit", o.DrainLimit))
 	}
 	switch {
 	case o.RetryPeriod < 10*time.Millisecond:
-		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at least 10ms, or the API server is asked without a pause", o.RetryPeriod))
+		errs = append(errs, mistake.In("RetryPeriod", "%v: must be at least 10ms, or the API server is asked without a pause", o.RetryPeriod))
 	case o.RetryPeriod > o.RenewDeadline/2:
-		errs = append(errs, fmt.Errorf("Options.RetryPeriod: %v: must be at most half of RenewDeadline (%v), to leave room for a second try (the default is %v)", o.RetryPeriod, o.RenewDeadline, defaultRetryPeriod))
+		errs = append(errs, mistake.In("RetryPeriod", "%v: must be at most half of %v (%v), to leave room for a second try (the default is %v)", o.RetryPeriod, renewDeadline, o.RenewDeadline, defaultRetryPeriod))
 	}
 	return errs
 }

@@ -140,7 +140,7 @@ func TestALostErrorSaysWhy(t *testing.T) {
 		`elector: leadership lost: lease deleted`:         {ReasonDeleted, ""},
 		`elector: leadership lost: renew deadline passed`: {ReasonDeadlinePassed, "a"},
 		`elector: leadership lost: stepped down`:          {ReasonSteppedDown, "a"},
-		`elector: leadership lost: duplicate identity: another process also calls itself "a"; give each its own Options.Identity`: {ReasonDuplicateIdentity, "a"},
+		`elector: leadership lost: duplicate identity: another process also calls itself "a"; each needs an identity of its own`: {ReasonDuplicateIdentity, "a"},
 		`elector: leadership lost: Reason(0)`: {},
 	} {
 		assert.EqualError(t, err, want)

@@ -92,31 +92,6 @@ func TestAReplyLateFollowedByACutDoesNotOverlap(t *testing.T) {
 	})
 }
 
-func TestATermThatIsOverBeforeItsCallbackHasBegunHasNone(t *testing.T) {
-	inWorld(t, func(w *world) {
-		b := w.join("b")
-		w.awaitLeader(time.Second)
-		var blocked atomic.Bool
-		w.join("a", func(r *replica, _ *elector.Options) {
-			r.gate = func() { // in its log, as if that were a full pipe
-				if r.el != nil && r.el.IsLeader() && blocked.CompareAndSwap(false, true) {
-					time.Sleep(20 * time.Second)
-				}
-			}
-			r.decides = func() {}
-		})
-		time.Sleep(time.Second)
-		b.stop()
-		<-b.done
-		time.Sleep(time.Second)
-		require.True(w, blocked.Load(), "a has won, and its log blocks")
-		c := w.join("c")
-		time.Sleep(time.Minute)
-		assert.Equal(w, c, w.leader())
-		assert.Len(w, w.spans(), 2)
-	})
-}
-
 // S2
 
 func TestATermEndsOnTimeThoughEveryRequestHangs(t *testing.T) {

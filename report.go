@@ -2,7 +2,6 @@ package elector
 
 import (
 	"strings"
-	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -20,18 +19,33 @@ type EventRecorder interface {
 	Event(object runtime.Object, eventtype, reason, message string)
 }
 
-// A reporter says what becomes of a candidate, in the log, Events, Metrics and OnNewLeader. Nothing in
-// the election depends on it.
+// A reporter says what becomes of a candidate, in the log, Events, Metrics and OnNewLeader. Nothing in the election depends
+// on it, and nothing waits for it.
 type reporter struct {
 	*Elector
-	log       klog.Logger
-	holders   callQueue        // of OnNewLeader
-	events    callQueue        // of Events
+	log       logBeside
+	holders   *callQueue       // of OnNewLeader
+	events    *callQueue       // of Events
 	unfit     bool             // Options.Healthy has failed
 	renewedAt protocol.Instant // when the last renewal that was reported was sent
 	failed    string           // the kind of the failure that was logged last
 	failedAt  time.Time
 	hung      bool // that clients do not return was logged
+}
+
+func newReporter(e *Elector, log klog.Logger) reporter {
+	l := logBeside{log, &callQueue{}}
+	dropped := func(what string) *callQueue {
+		return &callQueue{dropped: func(n int) {
+			l.Info("Calls were dropped, because an earlier one did not return for long", "calls", what, "dropped", n)
+			e.metrics.Dropped(e.lease, what, n)
+		}}
+	}
+	l.calls.dropped = func(n int) {
+		log.Info("Lines of the log were dropped, because the log blocked", "dropped", n)
+		e.metrics.Dropped(e.lease, "log", n)
+	}
+	return reporter{Elector: e, log: l, holders: dropped("OnNewLeader"), events: dropped("Events")}
 }
 
 // holder reports a new holder.
@@ -77,9 +91,9 @@ func (r *reporter) stuck(stuck bool) {
 func (r *reporter) begun(l *activeTerm, e protocol.Effect, seen *coordinationv1.Lease) {
 	l.log.Info("Became leader")
 	r.renewedAt = e.Sent
-	r.opts.Metrics.Term(r.lease, l.term)
+	r.metrics.Term(r.lease, l.term)
 	if e.OK {
-		r.opts.Metrics.HandedOver(r.lease, e.Gap)
+		r.metrics.HandedOver(r.lease, e.Gap)
 	}
 	r.event(seen, corev1.EventTypeNormal, "became leader")
 }
@@ -100,7 +114,7 @@ func (r *reporter) resumed(l *activeTerm) {
 func (r *reporter) renewed(sent protocol.Instant) {
 	now := now()
 	left := max(r.opts.RenewDeadline-protocol.Age(r.renewedAt, now), 0)
-	r.opts.Metrics.Renewed(r.lease, now.Sub(sent), left, r.opts.RenewDeadline)
+	r.metrics.Renewed(r.lease, now.Sub(sent), left, r.opts.RenewDeadline)
 	r.renewedAt = sent
 }
 
@@ -157,7 +171,7 @@ func (r *reporter) ended(l *activeTerm, cause error, seen *coordinationv1.Lease)
 	l.reportedEnd = true
 	switch lost := l.loss(cause); {
 	case lost != nil:
-		r.opts.Metrics.Lost(r.lease, lost.Reason)
+		r.metrics.Lost(r.lease, lost.Reason)
 		eventType := corev1.EventTypeWarning
 		if lost.givenUp() {
 			eventType = corev1.EventTypeNormal
@@ -187,44 +201,10 @@ func (r *reporter) event(seen *coordinationv1.Lease, eventType, what string) {
 	r.events.add(func() { r.opts.Events.Event(about, eventType, "LeaderElection", r.opts.Identity+" "+what) })
 }
 
-// wait waits for the last call to the user.
+// wait waits for the last call to the user. A log or Metrics that block are not waited for.
 func (r *reporter) wait() {
-	r.holders.wait()
-	r.events.wait()
+	r.holders.wait(0)
+	r.events.wait(0)
+	r.metrics.calls.wait(time.Second)
+	r.log.calls.wait(time.Second)
 }
-
-// A callQueue makes calls to the user, in order and one at a time. The election does not wait for them. It has a
-// goroutine only while there is something to report. The zero value is ready.
-type callQueue struct {
-	mu      sync.Mutex // guards queue and busy
-	queue   []func()
-	busy    bool
-	running sync.WaitGroup
-}
-
-func (a *callQueue) add(call func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.queue = append(a.queue, call)
-	if !a.busy {
-		a.busy = true
-		a.running.Go(a.drain)
-	}
-}
-
-func (a *callQueue) drain() {
-	for {
-		a.mu.Lock()
-		if len(a.queue) == 0 {
-			a.busy = false
-			a.mu.Unlock()
-			return
-		}
-		call := a.queue[0]
-		a.queue = a.queue[1:]
-		a.mu.Unlock()
-		call()
-	}
-}
-
-func (a *callQueue) wait() { a.running.Wait() }

@@ -47,11 +47,13 @@ func (rs *requests) failure(id int) error {
 	return errNoReply
 }
 
-// send sends a request. What proves this process dead is left before a write that may win the Lease (S12): a crash in
-// between would leave no proof.
+// send sends a request. What proves this process dead is left before a write that may win the Lease (S12, S13): a
+// crash in between would leave no proof.
 func (c *candidate) send(id int, r protocol.Request) {
 	if r.Wins {
-		c.stateDir.record(r.Claim)
+		m := mark{r.Claim.Holder, time.UnixMicro(r.Claim.Acquired).UTC()}
+		c.stateDir.record(m)
+		c.deaths.record(m)
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.opts.RenewDeadline)
 	hint := new(atomic.Int64)
@@ -86,7 +88,7 @@ func (c *candidate) cancel(id int, ignored bool) {
 	k.cancelled = true
 	k.cancel()
 	if !ignored {
-		c.opts.Metrics.Request(c.lease, k.verb, errNoReply)
+		c.metrics.Request(c.lease, k.verb, errNoReply)
 	}
 }
 
@@ -108,7 +110,7 @@ func (c *candidate) answered(r reply) protocol.Event {
 		r.err = errOtherLease
 	}
 	if !r.cancelled {
-		c.opts.Metrics.Request(c.lease, r.verb, r.err)
+		c.metrics.Request(c.lease, r.verb, r.err)
 	}
 	ev := protocol.Event{Kind: protocol.Answered, ID: r.id, Outcome: outcome(r.verb, r.err), RetryAfter: r.retryAfter}
 	c.requests.last, c.requests.why = r, nil

@@ -365,6 +365,7 @@ func (g gated) Err() error {
 
 // gatedMetrics stop the election's loop of a suspended replica.
 type gatedMetrics struct {
+	elector.NoMetrics
 	gate  func()
 	begin func() // a term
 }

@@ -127,7 +127,7 @@ func translate(ev watch.Event, more bool, name string) watchEvent {
 func (c *candidate) unwatch(id int) {
 	s := c.watches.session
 	if !s.opened {
-		c.opts.Metrics.Request(c.lease, "watch", c.watches.failure(id))
+		c.metrics.Request(c.lease, "watch", c.watches.failure(id))
 	}
 	s.cancel()
 	c.watches.closed, c.watches.session = append(c.watches.closed, s), nil
@@ -143,7 +143,7 @@ func (c *candidate) noticed(ev watchEvent) protocol.Event {
 	case ev.opened:
 		out.Kind = protocol.WatchOpened
 		ev.session.opened = true
-		c.opts.Metrics.Request(c.lease, "watch", nil)
+		c.metrics.Request(c.lease, "watch", nil)
 	case ev.lease != nil:
 		out.Kind, out.Record = protocol.WatchShowed, recordOf(ev.lease)
 		if ev.change == watch.Deleted {

@@ -16,18 +16,27 @@
 //			server := electortest.NewServer() // in the bubble, because its channels must belong to it
 //			defer server.Close()              // ends watches and hung calls, so that the bubble can end
 //			ctx, cancel := context.WithCancel(t.Context())
+//			var replicas sync.WaitGroup
+//			defer replicas.Wait()
 //			defer cancel()
 //			for _, name := range []string{"a", "b"} {
 //				client := server.Client(name)
 //				client.SetLatency(4 * time.Millisecond)
-//				go runMyOperator(ctx, client, name)
+//				replicas.Go(func() { runMyOperator(ctx, client, name) })
 //			}
 //			time.Sleep(time.Minute)
 //			server.Client("a").Partition(electortest.Both)
 //			time.Sleep(time.Minute)
 //			// now b leads, and a has noticed that it does not
+//			server.Client("a").Partition(electortest.NoPartition) // heals it
+//			time.Sleep(time.Minute)
+//			// now a stands by
 //		})
 //	}
+//
+// A bubble ends when all its goroutines have: cancel what the test has started, and wait for it. Otherwise the test panics
+// with "deadlock: main bubble goroutine has exited but blocked goroutines remain", and shows their stacks. A goroutine
+// that is blocked in a call of a Client is one whose ctx does not end.
 //
 // # What is different from a real server
 //

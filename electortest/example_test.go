@@ -2,12 +2,16 @@ package electortest_test
 
 import (
 	"context"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr/testr"
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
@@ -44,4 +48,52 @@ func TestTheOtherReplicaTakesOver(t *testing.T) {
 		stop()
 		replicas.Wait()
 	})
+}
+
+// runMyOperator is a program whose replicas are elected, for the example in the documentation.
+func runMyOperator(ctx context.Context, client kubernetes.Interface, name string) {
+	el, err := elector.New(client.CoordinationV1(), elector.Options{
+		Namespace: "shop", Name: "orders", Identity: name,
+		Run: func(ctx context.Context) error { <-ctx.Done(); return nil },
+	})
+	if err != nil {
+		panic(err)
+	}
+	_ = el.Run(ctx)
+}
+
+// The example in the documentation of the package, as it is there.
+func TestTheDocumentedExample(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := electortest.NewServer() // in the bubble, because its channels must belong to it
+		defer server.Close()              // ends watches and hung calls, so that the bubble can end
+		ctx, cancel := context.WithCancel(t.Context())
+		var replicas sync.WaitGroup
+		defer replicas.Wait()
+		defer cancel()
+		for _, name := range []string{"a", "b"} {
+			client := server.Client(name)
+			client.SetLatency(4 * time.Millisecond)
+			replicas.Go(func() { runMyOperator(ctx, client, name) })
+		}
+		time.Sleep(time.Minute)
+		server.Client("a").Partition(electortest.Both)
+		time.Sleep(time.Minute)
+		// now b leads, and a has noticed that it does not
+		server.Client("a").Partition(electortest.NoPartition) // heals it
+		time.Sleep(time.Minute)
+		// now a stands by
+	})
+}
+
+func TestTheDocumentedExampleIsTheOneThatRuns(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	_, body, _ := strings.Cut(string(doc), "//	func TestTheOtherReplicaTakesOver(t *testing.T) {\n")
+	body, _, found := strings.Cut(body, "//	}\n")
+	require.True(t, found)
+	body = strings.ReplaceAll("\n"+body, "\n//\t", "\n")
+	source, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	require.Contains(t, string(source), "func TestTheDocumentedExample(t *testing.T) {"+body+"}\n")
 }

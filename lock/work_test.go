@@ -12,6 +12,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
+	"github.com/elector-go/elector/internal/lockfile/lockfiletest"
 	"github.com/elector-go/elector/lock"
 )
 
@@ -297,10 +298,7 @@ func TestAProcessThatIsProvenDeadByStateDirIsNotWaitedFor(t *testing.T) {
 		f.pass(20 * time.Second)
 		f.lenient = true // the dead one only falls silent
 		dead.client.Partition(electortest.Both)
-		data, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.NoError(t, os.Remove(file)) // whose lock it keeps
-		require.NoError(t, os.WriteFile(file, data, 0o600))
+		require.NoError(t, lockfiletest.Inherit(file, file))
 		begin := time.Now()
 		again := f.start("b", pod)
 		f.await(time.Second, dead)

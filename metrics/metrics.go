@@ -10,6 +10,7 @@
 //
 //	leader_election_master_status   1 if this process leads at the moment of the scrape, otherwise 0
 //	elector_draining_seconds        for how long the work has been asked to stop and has not returned
+//	elector_suspended_seconds       for how long the term has had no authority (Options.RecoveryDeadline)
 //	elector_terms_total             terms begun
 //	elector_lost_terms_total        terms lost or given up, by reason
 //	elector_overruns_total          terms whose work still ran when the Lease was about to end
@@ -17,6 +18,7 @@
 //	elector_renewal_left_ratio      what was left of RenewDeadline when they came
 //	elector_handover_seconds        how long nobody led before this process did
 //	elector_requests_total          requests, by verb and outcome
+//	elector_dropped_calls_total     lines of the log and other calls that were dropped, because an earlier one blocked
 //
 // The file alerts.yaml in this folder has alerts on them, and README.md says why they are as they are.
 package metrics
@@ -43,6 +45,9 @@ var (
 	draining = prometheus.NewDesc("elector_draining_seconds",
 		"Seconds since the work was asked to stop, while it has not returned; otherwise 0.", []string{"namespace", "name"}, nil)
 
+	suspended = prometheus.NewDesc("elector_suspended_seconds",
+		"Seconds since the term lost its authority without being lost, until it is valid again or over; otherwise 0.", []string{"namespace", "name"}, nil)
+
 	// reasons are the values of the label reason. An unknown one of a later version is "other".
 	reasons = map[elector.Reason]string{
 		elector.ReasonTakenOver:         "taken_over",
@@ -67,6 +72,8 @@ var (
 // Where several candidates for the same Lease are in one process, as in tests, give each a Collector of its own, or
 // their numbers are added up.
 type Collector struct {
+	elector.NoMetrics
+
 	terms     *prometheus.CounterVec
 	lost      *prometheus.CounterVec
 	overruns  *prometheus.CounterVec
@@ -74,6 +81,7 @@ type Collector struct {
 	left      *prometheus.HistogramVec
 	handovers *prometheus.HistogramVec
 	requests  *prometheus.CounterVec
+	dropped   *prometheus.CounterVec
 
 	mu   sync.Mutex                            // guards last
 	last map[types.NamespacedName]elector.Term // each says itself whether it is still valid
@@ -102,6 +110,7 @@ func New() *Collector {
 		handovers: histogram("elector_handover_seconds",
 			"Time from the last sign of another's hold on the lease (its release, or the last renewal of one that crashed) to the beginning of this process's term.", seconds),
 		requests: counter("elector_requests_total", "Requests for the lease to the Kubernetes API, by verb and outcome.", "verb", "outcome"),
+		dropped:  counter("elector_dropped_calls_total", "Calls to the log, Events, OnNewLeader or Metrics that were dropped, because an earlier one did not return for long.", "calls"),
 		last:     map[types.NamespacedName]elector.Term{},
 	}
 }
@@ -168,6 +177,11 @@ func (c *Collector) Request(lease types.NamespacedName, verb string, err error) 
 	c.requests.WithLabelValues(lease.Namespace, lease.Name, verb, outcome(err)).Inc()
 }
 
+// Dropped is part of elector.Metrics.
+func (c *Collector) Dropped(lease types.NamespacedName, what string, n int) {
+	c.dropped.WithLabelValues(lease.Namespace, lease.Name, what).Add(float64(n))
+}
+
 // Describe describes nothing, which makes this an unchecked Collector: controller-runtime's registry already has a
 // leader_election_master_status with fewer labels, and would refuse a Collector that is described. So do not register a
 // Collector twice: nothing would refuse that but the scrape.
@@ -187,8 +201,13 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			drains = time.Since(since).Seconds()
 		}
 		ch <- prometheus.MustNewConstMetric(draining, prometheus.GaugeValue, drains, lease.Namespace, lease.Name)
+		pause := 0.0
+		if since := term.Suspended(); !since.IsZero() {
+			pause = time.Since(since).Seconds()
+		}
+		ch <- prometheus.MustNewConstMetric(suspended, prometheus.GaugeValue, pause, lease.Namespace, lease.Name)
 	}
-	for _, vec := range []prometheus.Collector{c.terms, c.lost, c.overruns, c.latency, c.left, c.handovers, c.requests} {
+	for _, vec := range []prometheus.Collector{c.terms, c.lost, c.overruns, c.latency, c.left, c.handovers, c.requests, c.dropped} {
 		vec.Collect(ch)
 	}
 }

@@ -15,14 +15,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/mistake"
 	"github.com/elector-go/elector/lock"
 )
 
 // forever is the GracefulShutdownTimeout of a manager that waits until all its Runnables have stopped.
 const forever = time.Duration(-1)
 
-// namespaceFile is where a pod finds the name of its namespace. A variable for tests.
-var namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+// names are the manager's names of what an Elector is told by its Options.
+var names = mistake.Names{
+	"Name":          "LeaderElectionID",
+	"Namespace":     "LeaderElectionNamespace",
+	"Labels":        "LeaderElectionLabels",
+	"LeaseDuration": "LeaseDuration",
+	"RenewDeadline": "RenewDeadline",
+	"RetryPeriod":   "RetryPeriod",
+	"Run":           "the manager",
+	"Identity":      "elector.Options.Identity",
+	"DrainLimit":    "elector.Options.DrainLimit",
+}
 
 // Elect makes the manager that is made from opts elect by an Elector. Call it just before manager.New; cfg is not changed.
 //
@@ -57,13 +68,9 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 	if cfg == nil && opts.LeaderElectionConfig == nil {
 		err = errors.Join(err, errors.New("cfg: required: the *rest.Config that is given to manager.New"))
 	}
-	if err != nil {
-		_, durations := o.Promise()
-		return nil, fmt.Errorf("operator: %w", errors.Join(err, durations))
-	}
-	l, err := lock.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
-	if err != nil {
-		return nil, fmt.Errorf("operator: %w", err)
+	l, also := lock.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg, &rest.Config{}), o)
+	if err = errors.Join(err, also); err != nil {
+		return nil, fmt.Errorf("operator: %w", mistake.Reword(err, names))
 	}
 	opts.LeaderElectionResourceLockInterface = l
 	opts.LeaderElectionReleaseOnCancel = true
@@ -91,7 +98,8 @@ func New(cfg *rest.Config, opts manager.Options, more ...func(*elector.Options))
 	return manager.New(cfg, opts)
 }
 
-// electorOptions is what the options of a manager mean to an Elector, and what is wrong with them beyond that.
+// electorOptions is what the options of a manager mean to an Elector, and what is wrong with them that the Elector does not
+// know of.
 func electorOptions(opts *manager.Options) (elector.Options, error) {
 	o := elector.Options{
 		Namespace:     opts.LeaderElectionNamespace,
@@ -102,12 +110,6 @@ func electorOptions(opts *manager.Options) (elector.Options, error) {
 		RetryPeriod:   ptr.Deref(opts.RetryPeriod, 0),
 	}
 	var errs []error
-	if o.Name == "" {
-		errs = append(errs, errors.New("LeaderElectionID: required: the name of the Lease that all replicas share"))
-	}
-	if _, err := os.Stat(namespaceFile); o.Namespace == "" && err != nil {
-		errs = append(errs, fmt.Errorf("LeaderElectionNamespace: required outside a pod: the default is the pod's own namespace, which cannot be read: %w", err))
-	}
 	if opts.LeaderElectionResourceLockInterface != nil {
 		errs = append(errs, fmt.Errorf("LeaderElectionResourceLockInterface: leave it out: a %T cannot be used with an Elector, which brings a lock of its own", opts.LeaderElectionResourceLockInterface))
 	}

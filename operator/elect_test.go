@@ -67,6 +67,30 @@ func TestMistakesInTheOptionsAreReportedTogether(t *testing.T) {
 	require.Nil(t, opts.LeaderElectionResourceLockInterface)
 }
 
+// The names of elector.Options are not those of a manager's options, and of the layers between nobody has heard.
+func TestMistakesAreNamedByTheManagersOptions(t *testing.T) {
+	opts := manager.Options{
+		LeaderElection: true, LeaderElectionID: "X_y", LeaderElectionNamespace: "a.b", LeaseDuration: ptr.To(5 * time.Second),
+		LeaderElectionResourceLock: "configmapsleases",
+	}
+	elect := func(opts manager.Options) error { _, err := Elect(&rest.Config{}, &opts); return err }
+	full := func(opts manager.Options) error {
+		_, err := NewManager(&rest.Config{}, opts, func(manager.Manager) error { return nil })
+		return err
+	}
+	for _, try := range []func(manager.Options) error{elect, full} {
+		err := try(opts)
+		for _, says := range []string{`LeaderElectionID: "X_y" is not an object name`, `LeaderElectionNamespace: "a.b" is not`, "LeaderElectionResourceLock: ",
+			"RenewDeadline: 10s: must be less than LeaseDuration (5s): the difference is the time the manager has to stop"} {
+			require.ErrorContains(t, err, says)
+		}
+		require.True(t, strings.HasPrefix(err.Error(), "operator: LeaderElection"), err)
+		for _, others := range []string{"Options.", "elector: ", "lock: "} {
+			require.NotContains(t, err.Error(), others)
+		}
+	}
+}
+
 func TestTheElectorsOtherOptionsCanBeSet(t *testing.T) {
 	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop"}
 	el, err := Elect(&rest.Config{}, &opts, func(o *elector.Options) { o.Identity = "shop-7" })

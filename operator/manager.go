@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/mistake"
 )
 
 // A Manager is a controller-runtime manager that runs on every replica. Only what its setup function adds waits for
@@ -95,13 +96,11 @@ func (m *Manager) elect(cfg *rest.Config, opts *manager.Options, more []func(*el
 	if o.Run != nil {
 		err = errors.Join(err, errors.New("elector.Options.Run: leave it out: the manager runs setup's controllers"))
 	}
-	if err != nil {
-		return err
-	}
 	o.Run = m.runTerm
 	opts.LeaderElection = false
-	m.elector, err = elector.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
-	return err
+	el, also := elector.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
+	m.elector = el
+	return mistake.Reword(errors.Join(err, also), names)
 }
 
 // gated is cfg for clients that write only while a term is valid.

@@ -68,6 +68,8 @@ func (k *kubeFlags) target(lease string) (target, error) {
 	if t.config, err = loader.ClientConfig(); err != nil {
 		if clientcmd.IsEmptyConfig(err) {
 			err = errors.New("no cluster is configured: set $KUBECONFIG or --kubeconfig, or run in a pod with a service account")
+		} else {
+			err = fmt.Errorf("%s: %w", k.source(), err)
 		}
 		return t, errors.Join(append(errs, err)...)
 	}
@@ -80,6 +82,14 @@ func (k *kubeFlags) target(lease string) (target, error) {
 		errs = append(errs, fmt.Errorf("the namespace %q: %s", t.namespace, strings.Join(reasons, "; ")))
 	}
 	return t, errors.Join(errs...)
+}
+
+// source is where the configuration comes from, for an error that does not say it.
+func (k *kubeFlags) source() string {
+	if k.rules.ExplicitPath != "" {
+		return "the kubeconfig of --kubeconfig"
+	}
+	return "the kubeconfig (--kubeconfig, $KUBECONFIG or ~/.kube/config)"
 }
 
 // completeLeases completes the names of Leases for a shell's tab key.

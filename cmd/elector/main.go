@@ -4,6 +4,8 @@
 //	elector status shop/batch                        who leads, since when, and what to do if nobody does
 //	elector follow shop/batch                        each change of leader, as it happens
 //	elector step-down shop/batch                     ask the leader to hand over
+//	elector pause shop/batch --for 1h                nobody leads until then, or until "elector resume"
+//	elector free shop/batch                          free the Lease of a dead leader before it expires
 //
 // Installed under the name kubectl-elector it is the kubectl plugin "kubectl elector".
 package main
@@ -15,18 +17,21 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/elector-go/elector/internal/mistake"
 )
 
 // The exit codes of elector's own, as the commands env, nohup and timeout have them.
 const (
-	exitFailed      = 1   // status, follow, step-down: the request failed
-	exitNobody      = 3   // status: nobody leads; step-down: there is nobody to ask
+	exitFailed      = 1   // the commands for people: it could not be done
+	exitNobody      = 3   // status: nobody leads; the others: there is nobody to ask, nothing to pause, resume or free
 	exitOwnFailure  = 125 // run: elector itself could not do its work
 	exitNotRunnable = 126 // run: the program cannot be run
 	exitNotFound    = 127 // run: there is no such program
@@ -62,6 +67,17 @@ func main() {
 	os.Exit(exitCode(root.ExecuteContext(ctx), os.Stderr.WriteString))
 }
 
+// flagsOf are the flags behind the options of an election.
+var flagsOf = mistake.Names{
+	"Name":          "--lease",
+	"Namespace":     "--namespace",
+	"LeaseDuration": "--lease-duration",
+	"RenewDeadline": "--renew-deadline",
+	"RetryPeriod":   "--retry-period",
+	"DrainLimit":    "--drain-limit",
+	"Run":           "the program",
+}
+
 // exitCode says what went wrong, where there is something to say, and returns the code to exit with.
 func exitCode(err error, say func(string) (int, error)) int {
 	if err == nil {
@@ -72,7 +88,7 @@ func exitCode(err error, say func(string) (int, error)) int {
 		exit = &exitError{code: exitFailed, err: err}
 	}
 	if exit.err != nil {
-		_, _ = say("elector: " + strings.ReplaceAll(err.Error(), "\n", "\n  ") + "\n")
+		_, _ = say("elector: " + strings.ReplaceAll(mistake.Reword(err, flagsOf).Error(), "\n", "\n  ") + "\n")
 	}
 	return exit.code
 }
@@ -84,15 +100,31 @@ func newRoot() *cobra.Command {
 		Long: `Elector elects one replica as the leader by a Kubernetes Lease.
 
 "elector run" runs any program only while this replica leads. The other
-commands are for people: who leads, each change of leader, and handing over.`,
+commands are for people: who leads, each change of leader, handing over, and
+pausing.`,
+		Version:       version(debug.ReadBuildInfo()),
 		SilenceErrors: true, // main says them
 		SilenceUsage:  true,
 	}
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-") {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl elector"}
 	}
-	root.AddCommand(newRun(), newStatus(), newFollow(), newStepDown())
+	root.AddCommand(newRun(), newStatus(), newFollow(), newStepDown(), newPause(), newResume(), newFree())
 	return root
+}
+
+// version is that of the module, and of the commit where elector was built from one.
+func version(info *debug.BuildInfo, ok bool) string {
+	if !ok {
+		return "unknown"
+	}
+	said := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			said += " " + s.Value
+		}
+	}
+	return strings.TrimSpace(said + " " + info.GoVersion)
 }
 
 // doubleDashes turns -lease into --lease for each long flag there is, up to the program's own arguments: the Go

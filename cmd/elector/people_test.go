@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,8 +21,10 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector/e2e/cluster"
+	"github.com/elector-go/elector/internal/reading"
 )
 
 // ask runs a command to its end.
@@ -70,7 +73,7 @@ func TestStatusOfALeaseThatIsLed(t *testing.T) {
 	require.Zero(t, code)
 	var r report
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
-	require.Equal(t, []any{stateHeld, holder, "15s"}, []any{r.State, r.Holder, r.Duration})
+	require.Equal(t, []any{reading.Held, holder, "15s"}, []any{r.State, r.Holder, r.Duration})
 	require.WithinDuration(t, time.Now(), *r.LastRenewal, time.Minute)
 	require.Equal(t, 15*time.Second, r.Expires.Sub(*r.LastRenewal))
 	require.Empty(t, r.Advice)
@@ -110,22 +113,29 @@ func TestStatusAdvises(t *testing.T) {
 	holder, seconds, renewed := "pod-1_x", int32(15), metav1.NewMicroTime(now.Add(-time.Second))
 	for _, c := range []struct {
 		name, advice string
-		state        string
+		state        reading.State
 		edit         func(*coordinationv1.Lease)
 	}{
-		{"well", "", stateHeld, func(l *coordinationv1.Lease) {}},
-		{"late", "the holder is late", stateHeld, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-9 * time.Second) }},
-		{"in the future", "in the future", stateHeld, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(time.Minute) }},
-		{"edited", "not whole", stateExpired, func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil }},
-		{"asked to step down", "was asked to step down", stateHeld, func(l *coordinationv1.Lease) {
+		{"well", "", reading.Held, func(l *coordinationv1.Lease) {}},
+		{"late", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-9 * time.Second) }},
+		{"in the future", "in the future", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(time.Minute) }},
+		{"late by a third", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-6 * time.Second) }},
+		{"edited", "when it has stayed the same for 15s", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil }},
+		{"blanked", "The holder's name was removed, which is no release", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }},
+		{"without a duration", "Candidates take it for 15s", reading.Held, func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil }},
+		{"released with notice", "it is free in 14s", reading.Free, func(l *coordinationv1.Lease) {
+			l.Spec.HolderIdentity, l.Spec.AcquireTime = nil, l.Spec.RenewTime
+		}},
+		{"paused", "elector resume shop/batch", reading.Paused, func(l *coordinationv1.Lease) { *l.Spec.HolderIdentity = "paused" }},
+		{"asked to step down", "was asked to step down", reading.Held, func(l *coordinationv1.Lease) {
 			l.Annotations = map[string]string{stepDownAnnotation: ""}
 		}},
-		{"short", "little time", stateHeld, func(l *coordinationv1.Lease) { *l.Spec.LeaseDurationSeconds = 2 }},
+		{"short", "little time", reading.Held, func(l *coordinationv1.Lease) { *l.Spec.LeaseDurationSeconds = 2 }},
 	} {
-		seconds, renewed := seconds, renewed
+		holder, seconds, renewed := holder, seconds, renewed
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &renewed}}
 		c.edit(l)
-		r := describe("shop/batch", l, now)
+		r := describe(target{namespace: "shop", name: "batch"}, l, now)
 		require.Equal(t, c.state, r.State, c.name)
 		if c.advice == "" {
 			require.Empty(t, r.Advice, c.name)
@@ -214,6 +224,17 @@ func TestStepDown(t *testing.T) {
 		require.Equal(t, exitNobody, code)
 		require.Contains(t, errs, "nobody leads")
 	})
+	t.Run("OfOneThatIsDead", func(t *testing.T) {
+		s := newStage(t)
+		s.hold("vm_0f0e0d0c-0000-4000-8000-000000000000", time.Minute)
+		began := time.Now()
+		code, out, errs := s.ask("step-down", "--wait", s.namespace+"/batch")
+		require.Equal(t, exitNobody, code)
+		require.Less(t, time.Since(began), time.Minute, "it does not wait") // as long as --timeout
+		require.Empty(t, out)
+		require.Contains(t, errs, "nobody leads "+s.namespace+"/batch (expired): there is nobody to ask")
+		require.Contains(t, errs, "the holder has crashed or is cut off")
+	})
 	t.Run("OfAnotherLibrary", func(t *testing.T) {
 		s := newStage(t)
 		s.hold("vm_0f0e0d0c-0000-4000-8000-000000000000", 0)
@@ -237,8 +258,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	for _, c := range []struct{ args, says string }{
 		{"status -n " + s.namespace + "-other batch", "grant the verb get on leases.coordination.k8s.io"},
-		{"status --kubeconfig /no/such/file " + lease, "/no/such/file"},
-		{"status --context other " + lease, `context "other" does not exist`},
+		{"status --kubeconfig /no/such/file " + lease, "the kubeconfig of --kubeconfig: stat /no/such/file: no such file"},
+		{"status --context other " + lease, `the kubeconfig (--kubeconfig, $KUBECONFIG or ~/.kube/config): context "other" does not exist`},
 		{"status --token nobody " + lease, "does not accept the credentials"},
 		{"status --server https://127.0.0.1:1 " + lease, "cannot reach the API server https://127.0.0.1:1"},
 		{"status -n other " + lease, "give the namespace once"},
@@ -252,6 +273,25 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		require.Equal(t, exitFailed, code, c.args)
 		require.Contains(t, errs, c.says, c.args)
 		require.Empty(t, out, c.args)
+	}
+}
+
+// The names of elector.Options are not those of flags.
+func TestMistakesInOptionsAreNamedByTheirFlags(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	require.NoError(t, cluster.WriteKubeconfig(kubeconfig, &rest.Config{Host: "https://127.0.0.1:1"}))
+	for args, says := range map[string]string{
+		"--lease-duration 5s":   "--renew-deadline: 10s: must be less than --lease-duration (5s): the difference is the time the program has to stop; set both, or neither (the defaults are 10s and 15s)",
+		"--lease-duration 1.5s": "--lease-duration: 1.5s: must be whole seconds",
+		"--retry-period 6s":     "--retry-period: 6s: must be at most half of --renew-deadline (10s)",
+	} {
+		root := newRoot()
+		root.SetArgs(append(strings.Fields("run --kubeconfig "+kubeconfig+" --lease shop/batch "+args), "--", "true"))
+		var said string
+		code := exitCode(root.Execute(), func(s string) (int, error) { said += s; return 0, nil })
+		require.Equal(t, exitOwnFailure, code)
+		require.True(t, strings.HasPrefix(said, "elector: "+says), said)
+		require.NotContains(t, said, "Options.")
 	}
 }
 
@@ -271,6 +311,18 @@ func TestAsAPluginOfKubectl(t *testing.T) {
 	require.NoError(t, os.Symlink(os.Args[0], cmd.Path))
 	_, out, _ := s.askBy(cmd)
 	require.Contains(t, out, "kubectl elector status [namespace/]lease")
+}
+
+func TestVersion(t *testing.T) {
+	require.Equal(t, "v0.1.0 0f0e go1.26.0", version(&debug.BuildInfo{
+		GoVersion: "go1.26.0", Main: debug.Module{Version: "v0.1.0"}, Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "0f0e"}},
+	}, true))
+	root := newRoot()
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs([]string{"--version"})
+	require.NoError(t, root.Execute())
+	require.Equal(t, "elector version "+version(debug.ReadBuildInfo())+"\n", out.String())
 }
 
 func TestListen(t *testing.T) {

@@ -32,21 +32,71 @@ const user = "runner"
 
 var shared *cluster.Cluster
 
-// TestMain is also elector itself, and a part of it: the tests start this binary with one of these set.
+// TestMain is also elector itself, and other programs: the tests start this binary with one of these set.
 const (
-	asElector = "ELECTOR_TEST_AS_ELECTOR"
-	asNursery = "ELECTOR_TEST_AS_NURSERY"
+	asElector    = "ELECTOR_TEST_AS_ELECTOR"
+	asReaper     = "ELECTOR_TEST_AS_REAPER"
+	asJoiner     = "ELECTOR_TEST_AS_JOINER"
+	asLeaderless = "ELECTOR_TEST_AS_LEADERLESS"
+	asStarter    = "ELECTOR_TEST_AS_STARTER"
 )
 
 func TestMain(m *testing.M) {
+	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter} {
+		if os.Getenv(name) != "" {
+			os.Exit(be())
+		}
+	}
 	if os.Getenv(asElector) != "" {
 		main()
 		return
 	}
-	if os.Getenv(asNursery) != "" {
-		os.Exit(beNursery())
-	}
+	defaultSignals()
 	os.Exit(withCluster(m))
+}
+
+// defaultSignals has the processes that this one starts begin with no signal ignored, whoever runs the tests: nohup
+// ignores SIGHUP, and a shell SIGINT for what it starts in the background.
+func defaultSignals() {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		if signalsOf(string(status), "SigIgn")&mask(sig) != 0 {
+			disregard(sig)
+		}
+	}
+}
+
+// signalsOf reads a set of signals from /proc/<pid>/status.
+func signalsOf(status, set string) (signals int) {
+	_, after, _ := strings.Cut(status, set+":")
+	_, _ = fmt.Sscanf(after, "%x", &signals)
+	return signals
+}
+
+func mask(signals ...syscall.Signal) (m int) {
+	for _, sig := range signals {
+		m |= 1 << (sig - 1)
+	}
+	return m
+}
+
+func beStarter() int {
+	defaultSignals()
+	out, _ := exec.Command("cat", "/proc/self/status").Output()
+	os.Stdout.Write(out)
+	return 0
+}
+
+func TestTheTestsDoNotDependOnTheSignalsThatWhoeverRunsThemIgnores(t *testing.T) {
+	cmd := exec.Command("sh", "-c", `trap "" HUP INT QUIT TERM PIPE USR1 TSTP TTIN TTOU; exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), asStarter+"=1")
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "SigIgn:")
+	require.Zero(t, signalsOf(string(out), "SigIgn"), "%s", out)
 }
 
 func withCluster(m *testing.M) int {
@@ -262,19 +312,18 @@ func TestTheProgramDiesWithItsElector(t *testing.T) {
 	t.Logf("figure: SIGKILL of elector to the next leader's program: %v of 6 s", time.Since(at).Round(time.Millisecond))
 }
 
-// When the guard is late, nothing is below elector any more.
-func TestADaemonDiesWithItsElector(t *testing.T) {
+// The kernel wakes the guard. A daemon is known by its parent, and not by what it has kept of its environment.
+func TestADaemonDiesWithItsElectorThoughTheGuardWasFrozen(t *testing.T) {
 	s := newStage(t)
-	leader := s.run(`setsid sleep 999 & echo daemon=$!; echo leading=$$; wait`)
+	leader := s.run(`env -i setsid sleep 999 & echo daemon=$!; echo leading=$$; wait`)
 	daemon, pid := leader.pid("daemon"), leader.pid("leading")
-	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+	guard := leader.guard()
 	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP))
 	leader.signal(syscall.SIGKILL)
 	leader.exitCode()
 	s.gone(pid)
-	require.True(t, alive(daemon))
-	require.NoError(t, syscall.Kill(guard, syscall.SIGCONT))
 	s.gone(daemon)
+	s.gone(guard)
 }
 
 func TestAFrozenElectorsProgramIsKilledByTheGuardBeforeAnotherLeads(t *testing.T) {
@@ -302,19 +351,37 @@ func TestAFrozenElectorAndProgramAreBothOutlivedByTheGuard(t *testing.T) {
 }
 
 func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
-	for name, sig := range map[string]syscall.Signal{"Frozen": syscall.SIGSTOP, "Killed": syscall.SIGKILL} {
+	for name, sig := range map[string]syscall.Signal{"Frozen": syscall.SIGSTOP, "FrozenAgainAndAgain": syscall.SIGSTOP, "Killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			leader, standby, pid := s.pair(polite, short6...)
-			guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+			guard := leader.guard()
 			at := time.Now()
 			require.NoError(t, syscall.Kill(guard, sig))
+			if name == "FrozenAgainAndAgain" {
+				go func() {
+					for ; !isClosed(leader.done); time.Sleep(time.Millisecond) {
+						if alive(guard) {
+							_ = syscall.Kill(guard, sig)
+						}
+					}
+				}()
+			}
 			t.Logf("figure: %v of the guard to the end of the program: %v", sig, s.gone(pid).Sub(at).Round(time.Millisecond))
 			require.Equal(t, 125, leader.exitCode())
-			require.Contains(t, leader.String(), "the guard process has died, or did not answer")
+			leader.says("the guard process has died, or did not answer")
 			s.gone(guard)
 			standby.pid("leading")
 		})
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -322,7 +389,7 @@ func TestWithoutAGuardTheProgramIsStopped(t *testing.T) {
 func TestWithoutElectorAndGuardTheKernelKillsTheProgram(t *testing.T) {
 	s := newStage(t)
 	leader, standby, pid := s.pair(polite, short6...)
-	guard := leader.child(leader.cmd.Process.Pid, os.Args[0], guardHelper)
+	guard := leader.guard()
 	at := time.Now()
 	require.NoError(t, syscall.Kill(guard, syscall.SIGSTOP)) // or it would be the first to see the end of elector
 	leader.signal(syscall.SIGKILL)
@@ -439,7 +506,7 @@ func TestWithRestartItCampaignsAgain(t *testing.T) {
 	r.exitCode()
 }
 
-// As in a container without an init.
+// As in a container without an init. The shell leaves a child to the elector that it becomes.
 func TestAsPID1(t *testing.T) {
 	s := newStage(t)
 	namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
@@ -451,22 +518,32 @@ func TestAsPID1(t *testing.T) {
 	}
 	const script = `trap 'echo got USR1' USR1; trap 'echo got TERM; exit 0' TERM
 		(sleep 1 &) # an orphan
-		echo leading=$$ elector=$PPID
+		echo leading=$$ first=$(tr '\0' ' ' </proc/1/cmdline)
 		while :; do sleep 0.05; done`
-	cmd := s.command(append(namespace[1:], os.Args[0], "run", "--lease", s.namespace+"/batch", "--", "sh", "-c", script)...)
+	elector := s.elector("--", "sh", "-c", script)
+	cmd := s.command(append(namespace[1:], "sh", "-c", "(sleep 2 &) ; exec "+elector)...)
 	cmd.Path, _ = exec.LookPath(namespace[0])
 	cmd.Args[0] = namespace[0]
 	r := s.start(cmd)
-	r.says(" elector=1\n")
+	r.says(" first=" + os.Args[0] + " run ")
 	self := r.child(r.cmd.Process.Pid, os.Args[0], "run")
-	orphan := r.child(self, "sleep", "1")
-	s.within("the orphan to be gone, and to be no zombie", func() bool { return !exists(fmt.Sprintf("/proc/%d", orphan)) })
+	ofTheProgram := r.child(r.child(self, os.Args[0], guardHelper), "sleep", "1")
+	ofTheShell := r.child(self, "sleep", "2")
+	for _, orphan := range []int{ofTheProgram, ofTheShell} {
+		s.within("the orphan to be gone, and to be no zombie", func() bool { return !exists(fmt.Sprintf("/proc/%d", orphan)) })
+	}
 	require.NoError(t, syscall.Kill(self, syscall.SIGUSR1))
 	r.says("got USR1")
 	require.NoError(t, syscall.Kill(self, syscall.SIGTERM))
 	require.Zero(t, r.exitCode())
-	require.Contains(t, r.String(), "got TERM")
+	r.says("got TERM")
 	require.Empty(t, s.holder())
+}
+
+// guard waits for the replica's guard.
+func (r *replica) guard() int {
+	r.s.t.Helper()
+	return r.child(r.cmd.Process.Pid, r.cmd.Args[0], guardHelper)
 }
 
 // child waits for a child process whose command line begins with the words.
@@ -506,18 +583,24 @@ func TestACredentialPluginIsNotEndedWithTheProgram(t *testing.T) {
 // Elector waits for orphans as PID 1 does, but not for what os/exec waits for: there the credentials would be lost.
 func TestTheChildrenOfOSExecAreLeftToIt(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), asNursery+"=1")
+	cmd.Env = append(os.Environ(), asReaper+"=1")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
-func beNursery() int {
-	newNursery()
-	for range 300 {
-		if err := exec.Command("true").Run(); err != nil {
-			fmt.Println(err)
-			return 1
+func beReaper() int {
+	becomeSubreaper()
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for range 300 {
+			err = errors.Join(err, exec.Command("sh", "-c", "true &").Run())
 		}
+		done <- err
+	}()
+	if err := reapUntil(done); err != nil {
+		fmt.Println(err)
+		return 1
 	}
 	return 0
 }

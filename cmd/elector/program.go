@@ -3,20 +3,21 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The program is started in two steps, so that it never runs unguarded: a process of this binary, which waits, and once
-// the guard has that one's process group, becomes the program by exec.
+// The program is started in two steps, so that it can be ready before it may run: a process of this binary, which waits
+// for the guard's word and then becomes the program by exec.
 const (
 	guardHelper = "internal-guard"
 	startHelper = "internal-start"
@@ -28,23 +29,10 @@ const (
 // helpers are the processes that elector run starts of its own binary.
 var helpers = map[string]func(args []string) int{guardHelper: runGuard, startHelper: runStart}
 
-// A program is one run of the program, in a process group of its own, with its guard.
-type program struct {
-	nursery  *nursery
-	guard    *guard
-	pid      int // of the first process, and of the group
-	end      <-chan syscall.WaitStatus
-	others   map[int]bool // processes that are not the program's
-	terminal bool         // the program has the terminal
-}
-
 // A command is what to run.
 type command struct {
 	path string
 	argv []string
-	env  []string
-
-	identity string // the variable of env by which its processes are known
 }
 
 // findCommand finds the program before anything is campaigned for. The error has the exit code that a shell would give.
@@ -59,98 +47,145 @@ func findCommand(argv []string) (command, error) {
 	return command{path: path, argv: argv}, err
 }
 
-// start starts the command, guarded until the deadline. The thread that calls it must outlive the program: to the
-// kernel it is the parent, and the program dies with it.
-func start(ctx context.Context, n *nursery, cmd command, deadline time.Time) (*program, error) {
-	binary, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	g, err := startGuard(n, binary, cmd.identity)
-	if err != nil {
-		return nil, fmt.Errorf("start the guard process: %w", err)
-	}
-	p := &program{nursery: n, guard: g, others: othersOf(os.Getpid(), g.pid)}
-	wait, let, err := os.Pipe()
-	if err != nil {
-		g.dismiss()
-		return nil, err
-	}
-	defer let.Close()
-	place := background
-	if ownsTerminal() {
-		place, p.terminal = foreground, true
-	}
-	attr := &syscall.SysProcAttr{Setpgid: true, Foreground: p.terminal, Ctty: 0}
-	dieWithParent(attr)
-	argv := append([]string{binary, startHelper, place, cmd.path}, cmd.argv...)
-	p.pid, p.end, err = n.startProgram(binary, argv, &os.ProcAttr{
-		Env: cmd.env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, wait}, Sys: attr,
-	})
-	_ = wait.Close()
-	if err != nil {
-		g.dismiss()
-		return nil, err
-	}
-	if err := g.watch(ctx, p.pid, deadline); err != nil {
-		p.kill()
-		return p, err
-	}
-	if _, err = let.Write([]byte{1}); errors.Is(err, syscall.EPIPE) {
-		err = nil // it has ended, by a Ctrl-C for instance: how, is what its end says
-	}
-	return p, err
-}
-
-// runStart is the process that becomes the program.
+// runStart is the process that becomes the program. Its word is the place and the variables that the program gets.
 func runStart(args []string) int {
-	place, path, argv := args[0], args[1], args[2:]
-	let := os.NewFile(3, "start")
-	if n, _ := let.Read(make([]byte, 1)); n != 1 {
-		return exitOwnFailure // elector has died, or the guard has not answered
+	word, path, argv := ownDescriptor(args[0], "start"), args[1], args[2:]
+	buf := make([]byte, unix.PathMax)
+	n, _ := word.Read(buf)
+	if n == 0 {
+		return exitOwnFailure // the guard has ended
 	}
-	_ = let.Close()
+	lines := strings.Split(string(buf[:n]), "\n")
 	// A leader that the terminal stops holds the lease for nothing. So Ctrl-Z does nothing, and to read from the
 	// terminal in the background is an error.
-	if place == foreground {
+	if lines[0] == foreground {
 		signal.Ignore(syscall.SIGTSTP)
 		stopOnOutput()
 	} else {
 		signal.Ignore(syscall.SIGTTIN)
 	}
-	err := syscall.Exec(path, argv, os.Environ())
-	fmt.Fprintf(os.Stderr, "elector: run %s: %v\n", path, err)
+	err := syscall.Exec(path, argv, withVariables(os.Environ(), lines[1:]))
+	complain("run %s: %v", path, err)
 	return exitNotRunnable
+}
+
+// withVariables puts the variables into an environment, in the place of others of their names.
+func withVariables(env, variables []string) []string {
+	env = slices.DeleteFunc(slices.Clone(env), func(old string) bool {
+		name, _, _ := strings.Cut(old, "=")
+		return slices.ContainsFunc(variables, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+	})
+	return append(env, variables...)
+}
+
+// descriptors are what a process of this binary starts with: all that this one has inherited, because it is the
+// program's, and its own, in the first places that are free from 3 on.
+func descriptors(own ...*os.File) (files []uintptr, places []int) {
+	files = []uintptr{0, 1, 2}
+	for fd := 3; len(own) > 0; fd++ {
+		if inherited(fd) {
+			files = append(files, uintptr(fd))
+			continue
+		}
+		files, places, own = append(files, own[0].Fd()), append(places, fd), own[1:]
+	}
+	return files, places
+}
+
+// inherited reports whether a descriptor has come from whoever started this process. What Go opens is closed by exec.
+func inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+// ownDescriptor is one of own, in the process that was started with them.
+func ownDescriptor(place, name string) *os.File {
+	fd, err := strconv.Atoi(place)
+	if err != nil {
+		return nil
+	}
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// A program is one run of the program, as elector sees it.
+type program struct {
+	guard    *guard
+	pid      int    // of the first process, and of its group
+	identity string // the variable that its processes have, unless they have removed it
+	others   map[int]bool
+	terminal bool         // it has the terminal
+	told     map[int]bool // those that have been asked to end
 }
 
 // terminate asks all of the program's processes to end. One that is stopped could not: SIGCONT is for those.
 func (p *program) terminate() {
 	pids := []int{-p.pid}
-	for _, pid := range p.below() {
+	for _, q := range p.below() {
+		p.told[q.pid] = true
 		// Those of the group have it from the group: to some programs a second SIGTERM means more than one.
-		if group, err := syscall.Getpgid(pid); err == nil && group != p.pid {
-			pids = append(pids, pid)
+		if q.group != p.pid {
+			pids = append(pids, q.pid)
 		}
 	}
+	end(pids...)
+}
+
+// terminateLeftBehind asks those to end whose parent has ended, and that were not asked. What a process starts in order
+// to end in good order is not one of them.
+func (p *program) terminateLeftBehind() {
+	for _, q := range p.below() {
+		if q.parent == p.guard.process.Pid && !p.told[q.pid] {
+			p.told[q.pid] = true
+			end(q.pid)
+		}
+	}
+}
+
+func end(pids ...int) {
 	for _, pid := range pids {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
 
-func (p *program) kill() { kill(p.pid, p.below) }
+// below are the program's processes. Only Linux says.
+func (p *program) below() []process { return descendants(p.guard.process.Pid, nil) }
 
-// below are the processes below this one that are the program's. Only Linux says.
-func (p *program) below() []int { return descendants(os.Getpid(), p.others) }
+func (p *program) kill() { kill(p.pid, p.below()) }
 
-// alive reports whether any process of the program is there: its group, and on Linux also what has left the group.
-func (p *program) alive() bool {
-	return !errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH) || len(p.below()) > 0
+// sweep kills what a guard has left that was killed. On Linux it is below elector now, and so is what elector and its
+// plugins for credentials have started: those are in elector's own group, and do not have the program's variable.
+func (p *program) sweep() {
+	own := syscall.Getpgrp()
+	another := func(q process) bool {
+		return p.others[q.pid] || q.group == own && !q.has(p.identity)
+	}
+	for unseen := 0; unseen < 3; time.Sleep(often) {
+		rest := descendants(os.Getpid(), another)
+		kill(p.pid, rest)
+		if unseen++; len(rest) > 0 || groupExists(p.pid) {
+			unseen = 0
+		}
+	}
 }
 
-// gone ends the guard and takes the terminal back.
+// kill kills a group and others.
+func kill(group int, others []process) {
+	if group > 0 {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+	}
+	for _, p := range others {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	}
+}
+
+func groupExists(group int) bool {
+	return group > 0 && !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH)
+}
+
+// gone takes the terminal back.
 func (p *program) gone() {
-	p.guard.dismiss()
 	if p.terminal {
 		takeTerminal(p.pid)
 	}
@@ -172,9 +207,11 @@ func hasTerminal() bool {
 // while elector is stopped.
 func takeTerminal(from int) {
 	if group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && group == from {
-		_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, syscall.Getpgrp())
+		giveTerminal(syscall.Getpgrp())
 	}
 }
+
+func giveTerminal(group int) { _ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, group) }
 
 // writeFromBackground lets this process, and those that it starts, write to the terminal while the program has it, and
 // take it back: SIGTTOU would stop them.
@@ -182,4 +219,8 @@ func writeFromBackground() { signal.Ignore(syscall.SIGTTOU) }
 
 // stopOnOutput undoes that for the program. (Signal.Reset does not undo Ignore; and a signal that is handled is not
 // after exec.)
-func stopOnOutput() { signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU) }
+func stopOnOutput() { disregard(syscall.SIGTTOU) }
+
+// disregard has signals do nothing in this process. Those that it starts do not inherit that, as they would if the
+// signals were ignored.
+func disregard(signals ...os.Signal) { signal.Notify(make(chan os.Signal, 1), signals...) }

@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ type runFlags struct {
 	restart                                   bool
 	leaseDuration, renewDeadline, retryPeriod time.Duration
 	verbosity                                 string
+	election                                  electionFlags
 }
 
 func newRun() *cobra.Command {
@@ -62,7 +64,7 @@ program cannot be run, 127 it was not found.`,
   elector run --lease shop/batch --restart --listen :8081 -- python3 worker.py`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, args []string) error { return ownFailure(f.run(cmd.Context(), args)) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return f.runLogged(cmd.Context(), args) },
 	}
 	cmd.Flags().SetInterspersed(false) // from the first argument on they are the program's
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return ownFailure(err) })
@@ -75,6 +77,7 @@ program cannot be run, 127 it was not found.`,
 	fs.DurationVar(&f.leaseDuration, "lease-duration", 15*time.Second, "how long other replicas wait after the last renewal before one takes over")
 	fs.DurationVar(&f.renewDeadline, "renew-deadline", 10*time.Second, "how long to lead without a successful renewal")
 	fs.DurationVar(&f.retryPeriod, "retry-period", 2*time.Second, "pause after an error, and between readings where the Lease cannot be watched")
+	f.election.add(fs)
 	fs.StringVarP(&f.verbosity, "v", "v", "0", "verbosity of the log")
 	_ = cmd.RegisterFlagCompletionFunc("lease", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		return f.kube.completeLeases(cmd, nil, typed)
@@ -89,6 +92,17 @@ func ownFailure(err error) error {
 		return err
 	}
 	return &exitError{code: exitOwnFailure, err: err}
+}
+
+// runLogged runs with a standard error that can stop nothing, and says there what went wrong.
+func (f *runFlags) runLogged(ctx context.Context, args []string) error {
+	disregard(syscall.SIGPIPE)
+	stderr, err := relayStderr()
+	if err != nil {
+		return ownFailure(err)
+	}
+	defer stderr.close()
+	return &exitError{code: exitCode(ownFailure(f.run(ctx, args)), os.Stderr.WriteString)}
 }
 
 func (f *runFlags) run(ctx context.Context, args []string) error {
@@ -106,9 +120,15 @@ func (f *runFlags) run(ctx context.Context, args []string) error {
 		defer server.Close()
 	}
 	writeFromBackground()
-	r.children = newNursery()
+	becomeSubreaper()
+	r.others = map[int]bool{}
+	for _, p := range descendants(os.Getpid(), nil) {
+		r.others[p.pid] = true
+	}
 	go r.passSignals(stop)
-	return r.run(ctx)
+	done := make(chan error, 1)
+	go func() { done <- r.run(ctx) }()
+	return reapUntil(done)
 }
 
 // runner reports all mistakes at once.
@@ -141,7 +161,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		return nil, errors.Join(append(errs, err)...)
 	}
 	r.lease = t
-	r.elector, err = elector.NewForConfig(t.config, elector.Options{
+	opts := elector.Options{
 		Namespace:     t.namespace,
 		Name:          t.name,
 		Run:           r.lead,
@@ -149,20 +169,26 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		RenewDeadline: f.renewDeadline,
 		RetryPeriod:   f.retryPeriod,
 		Metrics:       renewals{r.numbers, r.renewed},
-	})
+		StateDir:      "-", // its lock would end with this process, and the program's processes a moment later
+	}
+	errs = append(errs, f.election.set(&opts))
+	r.elector, err = elector.NewForConfig(t.config, opts)
 	return r, errors.Join(append(errs, err)...)
 }
 
 // A runner runs the program whenever this replica leads.
 type runner struct {
-	flags    *runFlags
-	lease    target
-	command  command
-	elector  *elector.Elector
-	numbers  *metrics.Collector
-	children *nursery
-	renewed  chan struct{} // holds a token when the lease was renewed since it was last read
-	began    time.Time     // when the program was last started
+	flags   *runFlags
+	lease   target
+	command command
+	elector *elector.Elector
+	numbers *metrics.Collector
+	renewed chan struct{}         // holds a token when the lease was renewed since it was last read
+	began   time.Time             // when the program was last started
+	others  map[int]bool          // what is below elector from the start on, and no business of its
+	whole   context.Context       // ends when elector is to end
+	guard   *guard                // the next one, nil if none was started yet
+	running atomic.Pointer[guard] // the program's; nil while none runs
 
 	interrupted bool // the program was ended by the terminal's Ctrl-C, which elector does not get then
 }
@@ -182,7 +208,17 @@ func (r renewals) Renewed(lease types.NamespacedName, latency, left, renewDeadli
 }
 
 func (r *runner) run(ctx context.Context) error {
-	klog.FromContext(ctx).Info("Standing by", "lease", r.lease.String(), "identity", r.elector.Status().Identity)
+	r.whole = ctx
+	if err := r.prepare(); err != nil {
+		return err // without a guard there is nothing to campaign for
+	}
+	defer func() {
+		if r.guard != nil {
+			r.guard.dismiss()
+		}
+	}()
+	log := klog.FromContext(ctx)
+	log.Info("Standing by", "lease", r.lease.String(), "identity", r.elector.Status().Identity)
 	const longest = time.Minute
 	for pause := time.Second; ; pause = min(2*pause, longest) {
 		err := r.elector.Run(ctx)
@@ -192,13 +228,21 @@ func (r *runner) run(ctx context.Context) error {
 		if time.Since(r.began) > longest {
 			pause = time.Second
 		}
-		klog.FromContext(ctx).Info("Campaigning again", "after", pause, "err", err)
+		log.Info("Campaigning again", "after", pause, "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(pause):
 		}
 	}
+}
+
+// prepare starts a guard for the next term, if there is none.
+func (r *runner) prepare() (err error) {
+	if r.guard == nil || r.guard.hasEnded() {
+		r.guard, err = startGuard(r.command)
+	}
+	return err
 }
 
 // quiet takes the words from a program's exit code: the program has said itself what was wrong.
@@ -226,7 +270,9 @@ func (r *runner) passSignals(stop func()) {
 		case sig == syscall.SIGHUP && terminal && (ownsTerminal() || !hasTerminal()):
 			stop() // the terminal is gone, or the shell ends
 		default:
-			r.children.pass(sig.(syscall.Signal))
+			if g := r.running.Load(); g != nil {
+				g.signal(sig.(syscall.Signal))
+			}
 		}
 	}
 }
@@ -239,29 +285,50 @@ func (r *runner) lead(ctx context.Context) error {
 	if d.from.IsZero() {
 		return nil // lost before it began
 	}
-	runtime.LockOSThread() // the program dies with the thread that starts it
-	defer runtime.UnlockOSThread()
-	cmd := r.command
-	cmd.identity = "ELECTOR_IDENTITY=" + term.Identity()
-	cmd.env = append(os.Environ(),
-		cmd.identity,
-		"ELECTOR_LEASE="+r.lease.String(),
-		"ELECTOR_TOKEN="+strconv.FormatUint(term.Token(), 10))
 	r.began = time.Now()
-	starting, cancel := context.WithDeadline(ctx, d.kill())
-	p, err := start(starting, r.children, cmd, d.guard())
-	cancel()
-	if p == nil {
+	p, err := r.start(term, &d)
+	if err != nil {
 		return ownFailure(err)
 	}
-	log.Info("Started the program", "program", cmd.argv[0], "pid", p.pid, "token", term.Token())
+	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "token", term.Token())
 	end := r.supervise(ctx, p, &d)
 	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
 	r.interrupted = p.terminal && end.status.Signaled() && end.status.Signal() == syscall.SIGINT
-	if err == nil {
-		err = end.lost
+	if r.whole.Err() == nil && (ctx.Err() != nil || r.flags.restart) {
+		if err := r.prepare(); err != nil {
+			log.Error(err, "The next term begins later for that: a guard has to be started first")
+		}
 	}
-	return errors.Join(ownFailure(err), end.result(context.Cause(ctx)))
+	return errors.Join(ownFailure(end.lost), end.result(context.Cause(ctx)))
+}
+
+// start starts the program for a term. If it cannot, no process of the program is left.
+func (r *runner) start(term elector.Term, d *deadlines) (*program, error) {
+	if err := r.prepare(); err != nil {
+		return nil, err
+	}
+	g := r.guard
+	r.guard = nil
+	p := &program{guard: g, identity: "ELECTOR_IDENTITY=" + term.Identity(), others: r.others, told: map[int]bool{}}
+	place := background
+	if ownsTerminal() {
+		place, p.terminal = foreground, true
+	}
+	env := []string{
+		p.identity,
+		"ELECTOR_LEASE=" + r.lease.String(),
+		"ELECTOR_TOKEN=" + strconv.FormatUint(term.Token(), 10),
+	}
+	var err error
+	if p.pid, err = g.start(place, env, d.guard(), d.kill()); err != nil {
+		g.dismiss()
+		<-g.end
+		p.sweep()
+		p.gone()
+		return nil, err
+	}
+	r.running.Store(g)
+	return p, nil
 }
 
 // deadlines are worked out from the last renewal that is known.
@@ -283,65 +350,84 @@ func (d *deadlines) renew() {
 func (d *deadlines) kill() time.Time  { return d.from.Add(d.budget / 2) }
 func (d *deadlines) guard() time.Time { return d.from.Add(d.budget * 3 / 4) }
 
+// often is how often to look for what comes without news.
+const often = 20 * time.Millisecond
+
 // supervise returns when the program is gone: the first process and all others.
 func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e ending) {
-	defer p.gone()
-	const often = 5 * time.Millisecond // a process that another one waits for ends without news
+	defer func() { r.running.Store(nil); p.gone() }()
+	patience := max(r.flags.renewDeadline/2, 2*time.Second) // renewals come more often
 	var grace, poll <-chan time.Time
-	terminate := func() {
+	terminate := sync.OnceFunc(func() {
 		p.terminate()
-		if grace == nil && r.flags.grace > 0 {
+		if r.flags.grace > 0 {
 			grace = time.After(r.flags.grace)
 		}
-	}
+	})
 	overdue := time.NewTimer(time.Until(d.kill()))
 	defer overdue.Stop()
-	stopping, guardEnd, end := ctx.Done(), p.guard.end, p.end
-	for {
+	for stopping := ctx.Done(); ; {
 		select {
 		case <-r.renewed:
 			d.renew()
-			if p.guard.silent(max(r.flags.renewDeadline/2, 2*time.Second)) { // renewals come more often
-				p.guard.dismiss() // its end comes next
+			if e.lost == nil && p.guard.silent() > patience {
+				e.lost, poll = errGuard, time.After(often)
+				p.guard.wake()
+				terminate()
 			}
 			p.guard.extend(d.guard())
 			overdue.Reset(time.Until(d.kill()))
 		case <-stopping:
-			stopping, e.asked = nil, end != nil
-			terminate()
-		case <-guardEnd:
-			guardEnd = nil
-			if stopping != nil && time.Now().Before(d.kill()) {
-				e.lost = errors.New("the guard process has died, or did not answer: stopped the program, which must not run without it")
-			}
+			stopping, e.asked = nil, !e.ended
 			terminate()
 		case <-grace:
-			e.killed = true
-			p.kill()
+			e.killed, poll = true, time.After(0)
 		case <-overdue.C:
-			e.killed = true
-			p.kill()
-		case e.status = <-end:
-			end = nil
-			if p.alive() {
-				terminate()
-			}
-			poll = time.After(0)
+			e.killed, poll = true, time.After(0)
+		case e.status = <-p.guard.ended:
+			e.ended, poll = true, time.After(often/10) // mostly it was the last one, and the guard's end comes next
+		case guard := <-p.guard.end:
+			return r.afterGuard(p, e, guard)
 		case <-poll:
-			if !p.alive() {
-				return e
-			}
+			poll = time.After(often)
 			if e.killed {
 				p.kill()
+			} else if e.ended {
+				terminate()
+				p.terminateLeftBehind()
 			}
-			poll = time.After(often)
+			if p.guard.silent() > patience {
+				p.guard.dismiss() // nothing has woken it
+			}
+			p.guard.extend(d.guard())
 		}
 	}
+}
+
+// afterGuard is the end of a program whose guard has ended: because all of the program has, or before that.
+func (r *runner) afterGuard(p *program, e ending, guard *os.ProcessState) ending {
+	select {
+	case e.status = <-p.guard.ended:
+		e.ended = true
+	default:
+	}
+	if guard.Success() && e.ended {
+		return e
+	}
+	if e.lost == nil && !e.killed {
+		e.lost = errGuard
+	}
+	p.sweep()
+	if !e.ended {
+		e.status = syscall.WaitStatus(syscall.SIGKILL)
+	}
+	return e
 }
 
 // An ending is how the program's first process ended, and why.
 type ending struct {
 	status syscall.WaitStatus
+	ended  bool  // there is a status
 	asked  bool  // it was there when it was asked to end
 	killed bool  // SIGKILL was sent
 	lost   error // the guard had died

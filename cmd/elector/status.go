@@ -18,29 +18,27 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
-)
-
-// The states of a Lease, for people and for -o json.
-const (
-	stateHeld    = "held"
-	stateFree    = "free"    // released, or never taken
-	stateExpired = "expired" // by this machine's clock
-	stateMissing = "missing"
+	"github.com/elector-go/elector/internal/reading"
 )
 
 // A report is what status says.
 type report struct {
-	Lease       string     `json:"lease"`
-	State       string     `json:"state"`
-	Holder      string     `json:"holder,omitempty"`
-	Since       *time.Time `json:"since,omitempty"`       // when the holder won the Lease
-	LastRenewal *time.Time `json:"lastRenewal,omitempty"` // by the holder's clock
-	Expires     *time.Time `json:"expires,omitempty"`     // without a renewal until then
-	Duration    string     `json:"leaseDuration,omitempty"`
-	Transitions int32      `json:"transitions"`
-	Writer      string     `json:"writer,omitempty"`   // the program that wrote the Lease last, as the API server names it
-	StepDown    *string    `json:"stepDown,omitempty"` // the annotation's value: a request that nobody has answered yet
-	Advice      []string   `json:"advice,omitempty"`   // what to know and to do
+	Lease       string        `json:"lease"`
+	State       reading.State `json:"state"`
+	Holder      string        `json:"holder,omitempty"`
+	Since       *time.Time    `json:"since,omitempty"`       // when the holder won the Lease
+	LastRenewal *time.Time    `json:"lastRenewal,omitempty"` // by the holder's clock
+	Expires     *time.Time    `json:"expires,omitempty"`     // when another may take it, without a renewal until then
+	Duration    string        `json:"leaseDuration,omitempty"`
+	Transitions int32         `json:"transitions"`
+	Writer      string        `json:"writer,omitempty"`      // the program that wrote the Lease last, as the API server names it
+	StepDown    *string       `json:"stepDown,omitempty"`    // the annotation's value: a request that nobody has answered yet
+	PausedBy    string        `json:"pausedBy,omitempty"`    // in the state paused, as far as elector pause has noted it
+	PauseReason string        `json:"pauseReason,omitempty"` // likewise
+	Advice      []string      `json:"advice,omitempty"`      // what to know and to do
+
+	binds time.Duration // how long the record binds a candidate, from when that receives it
+	pause reading.Pause
 }
 
 func newStatus() *cobra.Command {
@@ -51,9 +49,12 @@ func newStatus() *cobra.Command {
 		Long: `Show who holds a Lease, since when, and how far it is from expiry.
 
 Times in a Lease are those of its holder's clock; what has expired is judged by
-this machine's. Needs the verb get on the Lease.
+this machine's. "expires" is when another replica may take the Lease over. (The
+validUntil of /leader is earlier: until then this replica's program may work.)
+Needs the verb get on the Lease.
 
-Exit codes: 0 somebody leads, 3 nobody does, 1 the Lease could not be read.`,
+Exit codes: 0 somebody leads, 3 nobody does or the election is paused, 1 the
+Lease could not be read.`,
 		Example: "  elector status shop/batch\n  kubectl elector status -n shop order-controller -o json",
 		Args:    oneLease,
 	}
@@ -65,11 +66,11 @@ Exit codes: 0 somebody leads, 3 nobody does, 1 the Lease could not be read.`,
 		if err != nil {
 			return err
 		}
-		r := describe(t.String(), lease, time.Now())
+		r := describe(t, lease, time.Now())
 		if err := r.write(cmd.OutOrStdout(), output); err != nil {
 			return err
 		}
-		if r.State != stateHeld {
+		if r.State != reading.Held {
 			return &exitError{code: exitNobody}
 		}
 		return nil
@@ -133,61 +134,95 @@ func explain(t target, verb string, err error) error {
 }
 
 // describe judges a Lease at a moment. lease may be nil.
-func describe(name string, lease *coordinationv1.Lease, now time.Time) report {
-	r := report{Lease: name, State: stateMissing}
-	if lease == nil {
+func describe(t target, lease *coordinationv1.Lease, now time.Time) report {
+	read := reading.Read(lease, now)
+	r := report{Lease: t.String(), State: read.State, Holder: read.Holder, binds: read.Binds, pause: read.Pause}
+	if read.State == reading.Missing {
 		r.advise("No such Lease. Either no candidate has run yet (check their logs: they may lack the verb create), or the name or the namespace is another.")
 		return r
 	}
 	spec := lease.Spec
-	r.State = stateFree
 	r.Transitions = value(spec.LeaseTransitions)
 	r.Writer = writer(lease)
 	if v, ok := lease.Annotations[stepDownAnnotation]; ok {
 		r.StepDown = &v
 	}
-	if spec.RenewTime != nil {
-		r.LastRenewal = &spec.RenewTime.Time
+	if !read.Renewed.IsZero() {
+		r.LastRenewal = &read.Renewed
 	}
-	if r.Holder = value(spec.HolderIdentity); r.Holder == "" {
-		r.advise("Nobody leads. A running candidate takes a free Lease within milliseconds, or seconds if it may not watch: if it stays free, none is running, or none is healthy, or none may update it.")
-		return r
+	if !read.Expires.IsZero() {
+		r.Expires = &read.Expires
 	}
-	r.State = stateHeld
-	if spec.AcquireTime != nil {
+	if read.State != reading.Free {
+		r.Duration = read.Binds.String()
+	}
+	if spec.AcquireTime != nil && (read.State == reading.Held || read.State == reading.Expired) {
 		r.Since = &spec.AcquireTime.Time
 	}
-	seconds := time.Duration(value(spec.LeaseDurationSeconds)) * time.Second
-	r.Duration = seconds.String()
-	if r.LastRenewal == nil || seconds <= 0 {
-		r.advise("The record is not whole (no renewTime or no leaseDurationSeconds): it may have been edited. Candidates treat it as expired.")
-		r.State = stateExpired
-		return r
+	switch read.State {
+	case reading.Free:
+		r.adviseFree(now)
+	case reading.Edited:
+		r.adviseEdited(t)
+	case reading.Paused:
+		r.PausedBy, r.PauseReason = read.Pause.By, read.Pause.Reason
+		r.advise("The election is paused: nobody leads until %s. To resume it before that: elector resume %s", local(read.Expires), t)
+	default:
+		r.adviseHeld(t, read, now)
 	}
-	expires := r.LastRenewal.Add(seconds)
-	r.Expires = &expires
-	r.adviseHeld(seconds, now)
 	return r
 }
 
+func (r *report) adviseFree(now time.Time) {
+	if r.Expires != nil && now.Before(*r.Expires) {
+		r.advise("Nobody leads. The Lease was released with the notice that it is free in %s: until then no candidate takes it.", short(r.Expires.Sub(now)))
+		return
+	}
+	r.advise("Nobody leads. A running candidate takes a free Lease within milliseconds, or seconds if it may not watch: if it stays free, none is running, or none is healthy, or none may update it.")
+}
+
+// adviseEdited is for a record that no candidate has written so.
+func (r *report) adviseEdited(t target) {
+	what := "It has no renewTime"
+	if r.Holder == "" {
+		what = "The holder's name was removed, which is no release"
+	}
+	r.advise("Somebody has edited this Lease. %s. A leader that lives puts it right at once; if this stays, there is none, and a candidate takes the Lease when it has stayed the same for %s. If you know that no leader works any more, free it now: elector free %s --the-holder-is-dead", what, short(r.binds), t)
+}
+
 // adviseHeld says what there is to know of a Lease with a holder.
-func (r *report) adviseHeld(seconds time.Duration, now time.Time) {
+func (r *report) adviseHeld(t target, read reading.Reading, now time.Time) {
+	binds := r.binds
+	if !read.Said {
+		r.advise("The record does not say for how long it holds (leaseDurationSeconds): it may have been edited. Candidates take it for %s.", short(binds))
+	}
 	switch ahead := r.LastRenewal.Sub(now); {
 	case ahead > 2*time.Second:
 		r.advise("The last renewal is %s in the future: the holder's clock or this machine's is wrong. Candidates do not compare clocks, but the times shown here mean little.", short(ahead))
-	case now.After(*r.Expires):
-		r.State = stateExpired
+	case r.State == reading.Expired:
 		r.advise("By this machine's clock the Lease expired %s ago. If the last renewal has moved when you run this again, the clocks differ and the holder is well.", short(now.Sub(*r.Expires)))
-		r.advise("If not, the holder has crashed or is cut off, and no candidate has taken over: check that one runs, its log, and its rights (get, update, watch). Do not delete the Lease: a free or expired one is taken by itself.")
-	case now.Sub(*r.LastRenewal) > seconds/2:
-		r.advise("The last renewal is %s old, of %s: the holder is late. If it goes on like this, another takes over in %s.", short(now.Sub(*r.LastRenewal)), short(seconds), short(r.Expires.Sub(now)))
+		r.advise("If not, %s, and no candidate has taken over: check that one runs, its log, and its rights (get, update, watch). Do not delete the Lease: a free or expired one is taken by itself.", r.gone())
+	case now.Sub(*r.LastRenewal) > max(binds/3, 2*time.Second): // a healthy one renews more often
+		left := r.Expires.Sub(now)
+		r.advise("The last renewal is %s old, of %s: the holder is late. If it goes on like this, another takes over in %s.", short(now.Sub(*r.LastRenewal)), short(binds), short(left))
+		if left > 15*time.Second {
+			r.advise("If you know that the holder is dead, nobody has to wait for that: elector free %s --the-holder-is-dead", t)
+		}
 	}
-	if r.StepDown != nil {
+	if r.StepDown != nil && r.State == reading.Held {
 		r.advise("The holder was asked to step down, and still leads: its work may be draining. If this stays, the holder does not know the annotation %s: delete its pod instead.", stepDownAnnotation)
 	}
-	if seconds < 5*time.Second {
-		r.advise("A duration of %s leaves little time for a slow API server: the durations can be checked with Options.Promise.", short(seconds))
+	if binds < 5*time.Second {
+		r.advise("A duration of %s leaves little time for a slow API server: the durations can be checked with Options.Promise.", short(binds))
 	}
+}
+
+// gone is what has happened where a record has expired.
+func (r *report) gone() string {
+	if r.Holder == reading.Pauser {
+		return "the pause is over"
+	}
+	return "the holder has crashed or is cut off"
 }
 
 func (r *report) advise(format string, args ...any) {
@@ -217,19 +252,28 @@ func (r report) write(w io.Writer, output string) error {
 	line := func(key, format string, args ...any) { fmt.Fprintf(tw, key+":\t"+format+"\n", args...) }
 	line("Lease", "%s", r.Lease)
 	line("State", "%s", r.State)
-	if r.Holder != "" {
+	switch {
+	case r.State == reading.Paused:
+		line("Until", "%s (%s)", local(*r.Expires), duration.HumanDuration(r.Expires.Sub(now)))
+		if r.PausedBy != "" {
+			line("Paused by", "%s, %s ago", r.PausedBy, duration.HumanDuration(now.Sub(*r.LastRenewal)))
+		}
+		if r.PauseReason != "" {
+			line("Reason", "%s", r.PauseReason)
+		}
+	case r.Holder != "":
 		line("Holder", "%s", r.Holder)
 	}
 	if r.Since != nil {
-		line("Leads since", "%s (%s)", r.Since.Local().Format(time.RFC3339), duration.HumanDuration(now.Sub(*r.Since)))
+		line("Leads since", "%s (%s)", local(*r.Since), duration.HumanDuration(now.Sub(*r.Since)))
 	}
-	if r.LastRenewal != nil {
+	if r.LastRenewal != nil && r.State != reading.Paused {
 		line("Last renewal", "%s ago", short(now.Sub(*r.LastRenewal)))
 	}
-	if r.Expires != nil && r.State == stateHeld {
+	if r.Expires != nil && r.State == reading.Held {
 		line("Expires in", "%s of %s, unless renewed", short(r.Expires.Sub(now)), r.Duration)
 	}
-	if r.State != stateMissing {
+	if r.State != reading.Missing {
 		line("Transitions", "%d", r.Transitions)
 	}
 	if r.Writer != "" {
@@ -243,6 +287,8 @@ func (r report) write(w io.Writer, output string) error {
 	}
 	return nil
 }
+
+func local(t time.Time) string { return t.Local().Format(time.RFC3339) }
 
 func short(d time.Duration) string {
 	if d.Abs() < 10*time.Minute {

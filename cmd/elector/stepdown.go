@@ -14,6 +14,7 @@ import (
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/reading"
 )
 
 // stepDownAnnotation asks the holder of a Lease to step down. A value names the candidate to hand over to.
@@ -39,7 +40,8 @@ Lease to that pod or identity for a moment; if it does not come, any may lead.
 Holders that do not use this library do not know the annotation. Needs the verbs
 get and patch on the Lease, and watch to wait.
 
-Exit codes: 0 asked (with --wait: another leads), 3 nobody leads, 1 anything else.`,
+Exit codes: 0 asked (with --wait: another leads), 3 nobody leads who could hand
+over, 1 anything else.`,
 		Example: "  elector step-down shop/batch --wait\n  elector step-down shop/batch --to batch-7d4b9c-x2x5q",
 		Args:    oneLease,
 	}
@@ -65,10 +67,10 @@ func (f *stepDownFlags) stepDown(cmd *cobra.Command, t target) error {
 	if err != nil {
 		return err
 	}
-	r := describe(t.String(), lease, time.Now())
+	r := describe(t, lease, time.Now())
 	switch {
-	case r.State == stateMissing || r.State == stateFree:
-		return &exitError{code: exitNobody, err: fmt.Errorf("nobody leads %s: there is nobody to ask", t)}
+	case r.State != reading.Held:
+		return nobody(t, r)
 	case f.to != "" && is(r.Holder, f.to):
 		fmt.Fprintf(cmd.OutOrStdout(), "%s leads %s already\n", r.Holder, t)
 		return nil
@@ -102,6 +104,15 @@ func (f *stepDownFlags) stepDown(cmd *cobra.Command, t target) error {
 		return fmt.Errorf("%s leads, not %s: that one did not take the Lease in time; check that it runs and is healthy", next, f.to)
 	}
 	return nil
+}
+
+// nobody is the answer to who wants something of a leader where there is none.
+func nobody(t target, r report) error {
+	advice := strings.Join(r.Advice, "\n")
+	if r.State == reading.Missing || r.State == reading.Free {
+		return &exitError{code: exitNobody, err: fmt.Errorf("nobody leads %s: there is nobody to ask", t)}
+	}
+	return &exitError{code: exitNobody, err: fmt.Errorf("nobody leads %s (%s): there is nobody to ask\n%s", t, r.State, advice)}
 }
 
 // await waits for another holder than old.

@@ -2,14 +2,23 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// The function main stays on the first thread of the process, and no other function runs there. See reapUntil.
+func init() { runtime.LockOSThread() }
+
+// ownBinary is the file that this process runs, even if it has been replaced or removed since.
+const ownBinary = "/proc/self/exe"
 
 // sharedClock is a clock that all processes of this machine share and nobody can set. It goes on while the machine is
 // suspended.
@@ -26,6 +35,31 @@ func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 // dieWithParent has the kernel kill the process when the thread that starts it ends, and so when this process does.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+
+// wakeWithParent has the kernel wake the process then, if it was stopped.
+func wakeWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGCONT }
+
+// reapUntil waits for the children that nobody in this process has started, until done: orphans, which it inherits as
+// PID 1 or as a subreaper, and what a shell has left that became this process by exec. The kernel gives those to the
+// first thread. What this process itself starts, such as a plugin for credentials, belongs to the threads that have
+// started it, and is left to who waits for it.
+func reapUntil(done <-chan error) error {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	for {
+		for {
+			pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG|unix.WNOTHREAD, nil)
+			if pid <= 0 && !errors.Is(err, syscall.EINTR) {
+				break
+			}
+		}
+		select {
+		case err := <-done:
+			return err
+		case <-ended:
+		}
+	}
+}
 
 // A process is what /proc/<pid>/stat says of one.
 type process struct {
@@ -49,10 +83,13 @@ func processes() (list []process) {
 		}
 		// pid (name) state parent group ...: a name may hold anything, brackets too.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) < 3 {
+		const threads = 17
+		if len(fields) <= threads {
 			continue
 		}
-		p := process{pid: pid, ended: fields[0][0] == 'Z' || fields[0][0] == 'X'}
+		p := process{pid: pid}
+		// One whose first thread has ended looks like that, too, while others run.
+		p.ended = (fields[0][0] == 'Z' || fields[0][0] == 'X') && string(fields[threads]) <= "1"
 		p.parent, _ = strconv.Atoi(string(fields[1]))
 		p.group, _ = strconv.Atoi(string(fields[2]))
 		list = append(list, p)
@@ -60,44 +97,29 @@ func processes() (list []process) {
 	return list
 }
 
-// descendants are the processes below root that still run, but for those in except and in root's own group, and what is
-// below them. The program is never in that group; what os/exec starts is.
-func descendants(root int, except map[int]bool) []int {
-	group, err := syscall.Getpgid(root)
-	if err != nil {
-		return nil // root has ended
-	}
-	children := map[int][]int{}
+// descendants are the processes below root that still run, but for those that another is true of, and what is below
+// them.
+func descendants(root int, another func(process) bool) []process {
+	children := map[int][]process{}
 	for _, p := range processes() {
-		if !p.ended && !except[p.pid] && p.group != group {
-			children[p.parent] = append(children[p.parent], p.pid)
-		}
+		children[p.parent] = append(children[p.parent], p)
 	}
-	found := children[root]
-	for i := 0; i < len(found); i++ {
-		found = append(found, children[found[i]]...)
+	var found []process
+	next := children[root]
+	for len(next) > 0 {
+		p := next[0]
+		next = next[1:]
+		if p.ended || another != nil && another(p) {
+			continue
+		}
+		found = append(found, p)
+		next = append(next, children[p.pid]...)
 	}
 	return found
 }
 
-// marked are the processes that have a variable in their environment.
-func marked(variable string) (pids []int) {
-	for _, p := range processes() {
-		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid)) // another user's cannot be read, nor killed
-		if bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00")) {
-			pids = append(pids, p.pid)
-		}
-	}
-	return pids
-}
-
-// orphans are the children of this process that have ended and that neither it nor os/exec has started.
-func orphans() (pids []int) {
-	self, group := os.Getpid(), syscall.Getpgrp()
-	for _, p := range processes() {
-		if p.ended && p.parent == self && p.group != group {
-			pids = append(pids, p.pid)
-		}
-	}
-	return pids
+// has reports whether the process has a variable in its environment. That of another user's cannot be read.
+func (p process) has(variable string) bool {
+	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+	return bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"io"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,16 +59,15 @@ func TestCtrlCOnATerminalEndsTheProgram(t *testing.T) {
 	}
 }
 
-// The terminal's signals in the mask of /proc.
-const tstp, ttin, ttou = 1 << 19, 1 << 20, 1 << 21
+var (
+	tstp, ttin, ttou = mask(syscall.SIGTSTP), mask(syscall.SIGTTIN), mask(syscall.SIGTTOU)
+)
 
-// ignored are those of the terminal's signals that the program ignores. Whoever runs the tests may ignore others.
+// ignored are the signals that the program ignores.
 func (r *replica) ignored() int {
 	r.s.t.Helper()
-	_, after, _ := strings.Cut(r.String(), "SigIgn:")
-	mask, err := strconv.ParseInt(strings.Fields(after)[0], 16, 64)
-	require.NoError(r.s.t, err)
-	return int(mask) & (tstp | ttin | ttou)
+	require.Contains(r.s.t, r.String(), "SigIgn:")
+	return signalsOf(r.String(), "SigIgn")
 }
 
 func TestTheTerminalsSignalsThatAProgramIgnores(t *testing.T) {

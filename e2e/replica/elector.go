@@ -5,14 +5,21 @@ import (
 	"errors"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/e2e/internal/event"
+	"github.com/elector-go/elector/internal/termlog"
+	"github.com/elector-go/elector/kubelet"
 )
 
 // runElector campaigns with this library.
 func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) error {
+	deaths, err := deathsOf(cfg, c)
+	if err != nil {
+		return err
+	}
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace:     c.namespace,
 		Name:          c.lease,
@@ -21,6 +28,7 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 		RenewDeadline: c.renewDeadline,
 		RetryPeriod:   c.retryPeriod,
 		StateDir:      c.stateDir,
+		Deaths:        deaths,
 		Run: func(ctx context.Context) error {
 			term, ok := elector.TermFrom(ctx)
 			if !ok {
@@ -38,6 +46,19 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 	defer stop()
 	go reportFailures(reporting, el, w.tell)
 	return el.Run(ctx)
+}
+
+// deathsOf is what package kubelet says, with a file that the test has made in place of a kubelet; nil without it.
+func deathsOf(cfg *rest.Config, c config) (elector.Deaths, error) {
+	if c.terminationLog == "" {
+		return nil, nil
+	}
+	termlog.Path = func() (string, error) { return c.terminationLog, nil }
+	clientset, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return kubelet.New(clientset.CoreV1().Pods(c.namespace)), nil
 }
 
 // reportFailures sends each change of the elector's last error, which is what an operator's status page would show.

@@ -90,7 +90,7 @@ func (d *drama) election(ctx context.Context) error {
 	if err := d.newLeader(ctx); err != nil {
 		return err
 	}
-	took := d.begun.Sub(d.start)
+	took := d.clock(d.begun)
 	d.rows = append(d.rows, row{"election", d.leader.name, "-", short(took) + " after the start"})
 	for _, r := range d.replicas {
 		if r == d.leader {

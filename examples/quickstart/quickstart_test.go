@@ -173,3 +173,17 @@ func TestMistakesInTheCommandAreExplained(t *testing.T) {
 		require.Contains(t, stderr.String(), c.says, c.args)
 	}
 }
+
+// What the table says of a hand-over is what the story's times say.
+func TestTheTimesShownAddUp(t *testing.T) {
+	var out bytes.Buffer
+	start := time.Now()
+	s := &stage{out: &out, start: start}
+	r := &replica{name: "replica-1", dead: make(chan struct{})}
+	s.show(event{what: ends, who: r, at: start.Add(1200900 * time.Microsecond)})
+	s.show(event{what: begins, who: r, at: start.Add(1212100 * time.Microsecond)})
+	assert.Contains(t, out.String(), "   1.200s  replica-1  work has ended\n")
+	assert.Contains(t, out.String(), "   1.212s  replica-1  LEADS")
+	assert.Contains(t, out.String(), "no leader for 12 ms")
+	assert.Equal(t, "12 ms", short(s.gap))
+}

@@ -227,7 +227,7 @@ func (s *stage) show(e event) {
 			line = "LEADS BESIDE ANOTHER: this must never happen"
 		}
 		if !s.ended.IsZero() {
-			s.gap = e.at.Sub(s.ended)
+			s.gap = s.clock(e.at) - s.clock(s.ended)
 			line += fmt.Sprintf("; no leader for %s", short(s.gap))
 		}
 		s.line(e.at, e.who.name, line)
@@ -249,8 +249,11 @@ func (s *stage) say(r *replica, format string, args ...any) {
 func (s *stage) print(format string, args ...any) { fmt.Fprintf(s.out, format, args...) }
 
 func (s *stage) line(at time.Time, who, what string) {
-	s.print("%8.3fs  %-9s  %s\n", at.Sub(s.start).Seconds(), who, what)
+	s.print("%8.3fs  %-9s  %s\n", s.clock(at).Seconds(), who, what)
 }
+
+// clock is the time as it is shown, so that what is shown of two times is their difference.
+func (s *stage) clock(at time.Time) time.Duration { return at.Sub(s.start).Truncate(time.Millisecond) }
 
 // short is a duration as people say it.
 func short(d time.Duration) string {

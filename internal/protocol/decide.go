@@ -11,7 +11,7 @@ type Config struct {
 	DrainLimit    time.Duration // 0 for none
 	Recovery      time.Duration // how long a term may be suspended; 0 for not at all (S14)
 	Traces        bool          // Left events say when requests leave; otherwise they do as they are handed out
-	Yields        bool          // Yield events say how long to wait for others
+	Yields        bool          // Yield events answer how long to wait for others
 	Follows       bool          // only find out who leads
 }
 

@@ -69,11 +69,12 @@ type EffectKind int
 
 // The effects. Fields of Effect that are not named are not set.
 const (
-	Send    EffectKind = iota // send Request
-	Cancel                    // end the ctx of the request ID; OK if its answer does not count any more
-	Suspect                   // the connection of the request or watch ID may be dead: something should have been answered
-	Watch                     // open a watch, as ID
-	Unwatch                   // close the watch ID
+	Send     EffectKind = iota // send Request
+	Cancel                     // end the ctx of the request ID; OK if its answer does not count any more
+	Suspect                    // the connection of the request or watch ID may be dead: something should have been answered
+	Watch                      // open a watch, as ID
+	Unwatch                    // close the watch ID
+	AskYield                   // ask how much longer than others this candidate waits: a Yield answers it
 
 	BeginTerm    // begin the callback: term Token, whose authority counts from Sent. If OK, nobody led for Gap
 	RenewTerm    // the term's authority counts from Sent; OK if this is to be reported as a renewal

@@ -36,7 +36,9 @@ type Machine struct {
 	notBefore Instant       // no request before then, after a failed one
 	jitter    time.Duration // this candidate's share of the spread, drawn anew for each record (L4)
 	contested int           // writes in a row that were refused as conflicts, or put right what another client had changed
-	yield     time.Duration // how much longer than others this candidate waits (L7)
+	yield     time.Duration // how much longer than others this candidate waits, as it said last (L7)
+	yieldNow  bool          // it has just said so
+	yieldAt   Instant       // when it was asked, and has not answered since; zero otherwise
 
 	lost        bool    // the present term was lost, and the driver was told
 	gaveUp      bool    // the present term was given up, so that another candidate leads
@@ -61,9 +63,6 @@ func New(c Config, random func(n int64) int64) *Machine {
 	if c.Follows {
 		m.phase = Following
 	}
-	if c.Yields {
-		m.yield = c.RetryPeriod // until the first answer
-	}
 	return m
 }
 
@@ -77,6 +76,7 @@ func (m *Machine) Step(ev Event, now Instant) []Effect {
 	m.expire()
 	for m.proceed() {
 	}
+	m.yieldNow = false
 	m.tend()
 	m.wakeAt(m.nextCall())
 	if m.phase.serving() {
@@ -122,7 +122,7 @@ func (m *Machine) take(ev Event) {
 	case Health:
 		m.own.unfit = !ev.OK
 	case Yield:
-		m.yield = max(ev.Delay, 0)
+		m.yield, m.yieldNow, m.yieldAt = max(ev.Delay, 0), true, Instant{}
 	case Proven:
 		m.proven(ev.Marks)
 	case Died:
@@ -231,10 +231,26 @@ func (m *Machine) behind(d decision) decision {
 		return d
 	}
 	d.at = latest(d.at, m.seen.since).Add(m.jitter)
-	if m.seen.holder() != m.Identity {
-		d.at = d.at.Add(m.yield)
+	if m.Yields && m.seen.holder() != m.Identity {
+		d.at = m.yielding(d.at)
 	}
 	return d
+}
+
+// yielding is when a candidate that yields may acquire what others may from free on. It is asked when its time has come,
+// and again when that has come. One that does not answer within RetryPeriod yields as long as it last said.
+func (m *Machine) yielding(free Instant) Instant {
+	at := free.Add(m.yield)
+	switch {
+	case m.now.Before(free):
+		return free
+	case m.now.Before(at), m.yieldNow:
+		return at
+	case m.yieldAt.IsZero():
+		m.yieldAt = m.now
+		m.emit(Effect{Kind: AskYield})
+	}
+	return latest(at, m.yieldAt.Add(m.RetryPeriod))
 }
 
 // act sends the request of a decision, if it is due.
@@ -475,6 +491,8 @@ type Status struct {
 	Known       bool    // the API has answered once
 	Holder      string  // in the Lease as last seen, "" for none
 	Object      any     // what that was read from, nil for none
+	Acquired    int64   // its acquireTime, 0 for none
+	Late        Instant // when a renewal of it should have come; zero if none has been seen
 	Expires     Instant // until when that record binds others; zero if it does not
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
 	Suspended   bool    // the term has no authority at present (S14)
@@ -491,7 +509,7 @@ func (m *Machine) Status() Status {
 		Suspended: m.phase == Leading && m.own.suspended, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
 	}
 	if m.seen.exists {
-		s.Object = m.seen.record.Object
+		s.Object, s.Acquired, s.Late = m.seen.record.Object, m.seen.record.Acquired, m.seen.late()
 	}
 	switch {
 	case m.phase == Draining:

@@ -161,3 +161,12 @@ func (o *seen) quiet() Instant {
 	}
 	return o.renewedAt.Add(limit)
 }
+
+// late is when a renewal should have come: a quarter of the interval after it was due. Zero if there is nothing to expect.
+func (o *seen) late() Instant {
+	if o.holder() == "" || o.renewedAt.IsZero() {
+		return Instant{}
+	}
+	interval := cmp.Or(o.interval, o.record.Duration()/5)
+	return o.renewedAt.Add(min(interval+max(interval/4, 100*time.Millisecond), o.record.Duration()/2))
+}

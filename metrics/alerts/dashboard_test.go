@@ -137,6 +137,22 @@ func TestEachPanelOfTheDashboardShowsWhatHasHappened(t *testing.T) {
 	}
 }
 
+func TestThePictureIsThatOfTheDashboard(t *testing.T) {
+	svg, err := os.ReadFile("../dashboard.svg")
+	require.NoError(t, err)
+	require.Contains(t, string(svg), drawnFrom(readDashboard(t)), "the picture is older than the panels: go -C metrics/alerts test -count=1 -v -run Dashboard . -write")
+}
+
+// Where units differ, one axis cannot have both.
+func TestEachPanelHasOneUnit(t *testing.T) {
+	for _, p := range readDashboard(t).Panels {
+		for _, target := range p.Targets {
+			seconds := regexp.MustCompile(`_seconds(_bucket)?\{`).MatchString(target.Expr)
+			require.Equal(t, p.FieldConfig.Defaults.Unit == "s", seconds, "%s: %s", p.Title, target.Expr)
+		}
+	}
+}
+
 func TestTheDashboardShowsEachMetricThereIs(t *testing.T) {
 	d := readDashboard(t)
 	var exprs strings.Builder

@@ -2,6 +2,7 @@ package alerts_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/xml"
 	"fmt"
 	"image/color"
@@ -56,7 +57,17 @@ func picture(t *testing.T, d dashboard, shown [][]curve, begin, end time.Time) [
 	_, err := svg.WriteTo(&out)
 	require.NoError(t, err)
 	require.NoError(t, xml.Unmarshal(out.Bytes(), new(struct{})))
-	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
+	text := bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
+	return fmt.Appendf(text, "<!-- %s -->\n", drawnFrom(d))
+}
+
+// drawnFrom says what of the dashboard is in the picture, in short.
+func drawnFrom(d dashboard) string {
+	hash := sha256.New()
+	for _, p := range d.Panels {
+		fmt.Fprintln(hash, p.Type, p.Title, p.GridPos, p.Targets, p.FieldConfig)
+	}
+	return fmt.Sprintf("drawn from the panels %x", hash.Sum(nil)[:8])
 }
 
 func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end time.Time) {
@@ -73,9 +84,6 @@ func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end 
 		axis.LineStyle.Color, axis.Tick.LineStyle.Color = grid, grid
 		axis.Tick.Label.Color, axis.Tick.Label.Font.Variant, axis.Tick.Label.Font.Size = faint, "Sans", 7
 	}
-	plt.Legend.Top = true
-	plt.Legend.TextStyle.Color, plt.Legend.TextStyle.Font.Variant, plt.Legend.TextStyle.Font.Size = faint, "Sans", 6.5
-	plt.Legend.ThumbnailWidth = 10 * pixel
 	lines := plotter.NewGrid()
 	lines.Vertical.Color, lines.Horizontal.Color = grid, grid
 	plt.Add(lines)
@@ -86,17 +94,41 @@ func drawPanel(t *testing.T, c draw.Canvas, p panel, curves []curve, begin, end 
 	}
 	for i, s := range curves {
 		for _, run := range runs(s, begin) {
+			last := run[len(run)-1]
+			run = append(run, plotter.XY{X: last.X + 0.25, Y: last.Y}) // until the next scrape, or a single point would not show
 			l, err := plotter.NewLine(run)
 			require.NoError(t, err)
 			l.Color, l.Width = colors[i%len(colors)], 1.2
 			l.StepStyle = plotter.PostStep
 			plt.Add(l)
 		}
-		thumbnail := &plotter.Line{LineStyle: draw.LineStyle{Color: colors[i%len(colors)], Width: 1.2}}
-		plt.Legend.Add(s.legend, thumbnail)
 	}
-	plt.Y.Max = math.Max(plt.Y.Max*1.35, 1e-3) // room for the legend
-	plt.Draw(c)
+	plt.Y.Max = math.Max(plt.Y.Max*1.05, 1e-3)
+	plt.Draw(draw.Crop(c, 0, 0, drawLegend(c, curves), 0))
+}
+
+// drawLegend names the curves below the panel, as Grafana does, and returns how high that is.
+func drawLegend(c draw.Canvas, curves []curve) vg.Length {
+	style := draw.TextStyle{Color: faint, Font: font.From(plot.DefaultFont, 6.5), Handler: plot.DefaultTextHandler}
+	style.Font.Variant = "Sans"
+	const swatch, space, high = 10 * pixel, 12 * pixel, 12 * pixel
+	var x, y vg.Length // of an entry, from the left and from the top of the legend
+	at := make([]vg.Point, len(curves))
+	for i, s := range curves {
+		wide := swatch + 4*pixel + style.Width(s.legend)
+		if x > 0 && x+wide > c.Size().X {
+			x, y = 0, y+high
+		}
+		at[i] = vg.Point{X: x, Y: y}
+		x += wide + space
+	}
+	height := y + high
+	for i, s := range curves {
+		left, middle := c.Min.X+at[i].X, c.Min.Y+height-at[i].Y-high/2
+		c.StrokeLine2(draw.LineStyle{Color: colors[i%len(colors)], Width: 1.8}, left, middle, left+swatch, middle)
+		c.FillText(style, vg.Point{X: left + swatch + 4*pixel, Y: middle - 2.5*pixel}, s.legend)
+	}
+	return height + 4*pixel
 }
 
 // lanes draws a lane for each replica: thick where its value is 1.
