@@ -126,6 +126,8 @@ func (p *process) do(e *protocol.Effect) {
 		p.openWatch(e.ID)
 	case protocol.Unwatch:
 		p.closeWatch(e.ID)
+	case protocol.AskYield:
+		p.hand(protocol.Event{Kind: protocol.Yield, Delay: p.script.upTo(3 * time.Second)})
 	case protocol.BeginTerm:
 		p.beginTerm(e)
 	case protocol.RenewTerm:
