@@ -39,9 +39,7 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.identity)
 	ctx = context.WithoutCancel(ctx)
-	if e.client != nil {
-		ctx = e.client.use(ctx)
-	}
+	e.client.use()
 	c := &candidate{
 		Elector: e,
 		log:     log,
@@ -63,9 +61,7 @@ func (c *candidate) close() {
 	c.calls.drop()
 	c.health.stop()
 	c.stateDir.unlock()
-	if c.client != nil {
-		c.client.unuse()
-	}
+	c.client.unuse()
 	c.state.Store(&snapshot{leader: c.seen.holder(), lastRenewal: c.lastRenewal, lastError: c.trouble.err})
 	c.report.wait()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -25,7 +24,8 @@ type call struct {
 	repair  bool   // it puts right what another client has changed
 	spare   bool   // it uses the second connection
 	sent    time.Time
-	overdue time.Time // from then on a second attempt may be sent
+	limit   time.Duration // for an answer: after it, a second attempt may be sent
+	attempt *attempt
 	giveUp  time.Time
 	cancel  context.CancelFunc
 
@@ -137,7 +137,7 @@ func (cs *calls) stuck(now time.Time) (n int) {
 // (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
 func (c *candidate) makeRoom(do action, now time.Time) bool {
 	askOnly := c.own.phase != standingBy && do == get // whether a write was applied, without repeating it
-	if k := c.calls.awaited(); k != nil && now.Before(k.overdue) && (!askOnly || k.do == get) {
+	if k := c.calls.awaited(); k != nil && now.Before(k.attempt.overdue(k.limit, now)) && (!askOnly || k.do == get) {
 		return false
 	}
 	open, limit := c.calls.open(), 3
@@ -166,16 +166,15 @@ func (c *candidate) makeRoom(do action, now time.Time) bool {
 // (S4). A second attempt, while the first is overdue, uses the other connection.
 func (c *candidate) send(do action, now time.Time) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.renewDeadline)
-	hint := new(atomic.Int64)
-	ctx = context.WithValue(ctx, retryAfterKey{}, hint)
 	k := &call{do: do, verb: "get", on: c.seen.version, base: c.changes, cancel: cancel,
-		sent: now, overdue: now.Add(c.attemptLimit(now)), giveUp: now.Add(c.renewDeadline)}
+		sent: now, limit: c.attemptLimit(now), giveUp: now.Add(c.renewDeadline)}
 	if other := c.calls.awaited(); other != nil {
 		k.spare = !other.spare
 	} else {
 		k.spare = do == get && c.watch.doubting
 	}
-	leases := c.connection(k.spare)
+	ctx, k.attempt = newAttempt(ctx, k.spare, c.tells)
+	leases := c.leases
 	request := func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
 	if do != get {
 		to, _ := c.seen.transfer()
@@ -193,7 +192,7 @@ func (c *candidate) send(do action, now time.Time) {
 	go func() {
 		defer cancel()
 		lease, err := request()
-		replies <- reply{k, lease, err, time.Duration(hint.Load())}
+		replies <- reply{k, lease, err, time.Duration(k.attempt.retryAfter.Load())}
 	}()
 }
 
@@ -248,6 +247,9 @@ func (c *candidate) answered(r reply) {
 	c.calls.all = slices.DeleteFunc(c.calls.all, func(other *call) bool { return other == k })
 	if k.givenUp {
 		return
+	}
+	if at, ok := k.attempt.left(); ok {
+		k.sent = at // it cannot have been carried out before (S1)
 	}
 	if r.err == nil && (r.lease == nil || r.lease.Name != c.opts.Name) {
 		r.err = errOtherLease
@@ -339,8 +341,11 @@ func (c *candidate) contest(now time.Time) {
 // failed takes in a request that was refused, or that may or may not have been carried out.
 func (c *candidate) failed(k *call, err error, retryAfter time.Duration, now time.Time) {
 	unanswered := errors.Is(err, context.DeadlineExceeded) || utilnet.IsTimeout(err)
-	if unanswered || apierrors.IsUnauthorized(err) { // a connection keeps the client certificate that it began with
-		c.redial(k.spare, k.sent)
+	if unanswered {
+		k.attempt.suspect(time.Time{})
+	}
+	if apierrors.IsUnauthorized(err) {
+		k.attempt.discard()
 	}
 	if k.do != get && (unanswered || c.own.phase == releasing) {
 		c.seen.stale = true // find out, before anything else, whether it was carried out
@@ -370,8 +375,8 @@ func cutOff(err error) bool {
 // be answered: that connection is dead.
 func (c *candidate) succeeded(k *call) {
 	for _, other := range c.calls.all {
-		if !other.givenUp && !other.ignored && other.spare != k.spare && k.sent.After(other.overdue) {
-			c.redial(other.spare, other.sent)
+		if !other.givenUp && !other.ignored && other.spare != k.spare && k.sent.After(other.sent.Add(other.limit)) {
+			other.attempt.suspect(time.Time{})
 		}
 	}
 	c.pace.notBefore = time.Time{}
@@ -387,7 +392,7 @@ func (c *candidate) giveUp(k *call, now time.Time) {
 	}
 	c.opts.Metrics.Request(c.lease, k.verb, errNoReply)
 	if now.Sub(k.sent) >= c.renewDeadline/3 {
-		c.redial(k.spare, k.sent)
+		k.attempt.suspect(time.Time{})
 	}
 }
 
@@ -408,8 +413,8 @@ func (c *candidate) nextCall(now time.Time) time.Time {
 	at := now.Add(c.leaseDuration)
 	for _, k := range c.calls.open() {
 		at = earliest(at, k.giveUp)
-		if !k.ignored && now.Before(k.overdue) {
-			at = earliest(at, k.overdue)
+		if overdue := k.attempt.overdue(k.limit, now); !k.ignored && now.Before(overdue) {
+			at = earliest(at, overdue)
 		}
 	}
 	return at

@@ -26,6 +26,7 @@ type watching struct {
 	ending  []*session // that were stopped, and whose clients may not have returned
 	open    bool       // the session has been accepted
 	since   time.Time
+	heard   time.Time // when the session last showed something
 	retryAt time.Time
 	fails   int // sessions in a row that did not serve for long
 
@@ -41,9 +42,10 @@ type watching struct {
 
 // A session is one watch request and the goroutine that reads it.
 type session struct {
-	events chan watchEvent
-	ended  chan struct{} // closed when its goroutine has returned
-	cancel context.CancelFunc
+	attempt *attempt
+	events  chan watchEvent
+	ended   chan struct{} // closed when its goroutine has returned
+	cancel  context.CancelFunc
 }
 
 // A watchEvent is what a session reports: that it is open, what changed, or why it ended.
@@ -148,7 +150,7 @@ func (w *watching) check(d decision, o observed, share time.Duration) decision {
 // answer shows, it is dead (L2).
 func (w *watching) polled(sent time.Time, r reply, now time.Time) {
 	if w.doubting && r.err == nil && w.open && versionOf(r.lease) > w.latest {
-		w.redial(false, sent)
+		w.session.attempt.suspect(w.heard)
 		w.restart(now)
 	}
 	w.asked, w.doubting = sent, false
@@ -160,9 +162,9 @@ func (w *watching) polled(sent time.Time, r reply, now time.Time) {
 // returned.
 func (w *watching) tend(now time.Time, awaited bool, calls int) time.Time {
 	switch {
-	case w.session != nil && !w.open && !now.Before(w.since.Add(w.renewDeadline)):
+	case w.session != nil && !w.open && !now.Before(w.session.attempt.overdue(w.renewDeadline, now)):
 		if !awaited {
-			w.redial(false, w.since)
+			w.session.attempt.suspect(time.Time{})
 		}
 		w.ended(errNoReply, now)
 	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(w.patience())):
@@ -181,7 +183,7 @@ func (w *watching) tend(now time.Time, awaited bool, calls int) time.Time {
 	case w.session == nil:
 		return w.retryAt
 	case !w.open:
-		return w.since.Add(w.renewDeadline)
+		return w.session.attempt.overdue(w.renewDeadline, now)
 	case w.owed > w.latest:
 		return w.owedAt.Add(w.patience())
 	case w.fails > 0:
@@ -196,8 +198,9 @@ func (w *watching) tend(now time.Time, awaited bool, calls int) time.Time {
 func (w *watching) begin(now time.Time) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	s := &session{events: make(chan watchEvent), ended: make(chan struct{}), cancel: cancel}
+	ctx, s.attempt = newAttempt(ctx, false, w.tells)
 	w.session, w.since = s, now
-	leases, name := w.links[0], w.opts.Name
+	leases, name := w.leases, w.opts.Name
 	go func() {
 		defer close(s.ended)
 		defer cancel()
@@ -251,8 +254,9 @@ func (w *watching) notice(ev watchEvent, now time.Time) {
 		w.ended(ev.ended, now)
 	case ev.opened:
 		w.opts.Metrics.Request(w.lease, "watch", nil)
-		w.open, w.since = true, now
+		w.open, w.since, w.heard = true, now, now
 	case ev.lease != nil:
+		w.heard = now
 		w.latest = max(w.latest, versionOf(ev.lease))
 		if w.owed > 0 && w.latest >= w.owed {
 			if now.Sub(w.owedAt) < w.opts.RetryPeriod {
