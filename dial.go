@@ -105,14 +105,7 @@ func (ls *links) watch(req *http.Request) (*http.Response, error) {
 	default:
 		return ls.watches.carry(req)
 	}
-	done := sync.OnceFunc(func() { <-ls.sharing })
-	resp, err := ls.requests.carry(req)
-	if err != nil {
-		done()
-		return nil, err
-	}
-	resp.Body = finishing(resp.Body, done)
-	return resp, nil
+	return ls.requests.carryWith(ls.sharing, req)
 }
 
 // use keeps connections open until unuse.
@@ -252,8 +245,7 @@ func (l *link) notOld() error {
 func (l *link) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
 	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-		return l.carry(req)
+		return l.carryWith(l.slots, req)
 	case <-req.Context().Done():
 		if req.Body != nil {
 			req.Body.Close() // as a RoundTripper has to
@@ -262,7 +254,18 @@ func (l *link) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// carry carries a request out.
+// carryWith carries a request out that has a slot, until its answer has been read.
+func (l *link) carryWith(slots chan struct{}, req *http.Request) (*http.Response, error) {
+	done := sync.OnceFunc(func() { <-slots })
+	resp, err := l.carry(req)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	resp.Body = finishing(resp.Body, done)
+	return resp, nil
+}
+
 func (l *link) carry(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" || l.old.Load() {
 		return l.http1.RoundTrip(req)

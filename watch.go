@@ -169,6 +169,7 @@ func (w *watching) tend(now time.Time, awaited bool, calls int) time.Time {
 		w.ended(errNoReply, now)
 	case w.open && w.owed > w.latest && !now.Before(w.owedAt.Add(w.patience())):
 		w.lags++
+		w.session.attempt.suspect(w.owedAt)
 		w.restart(now)
 	case w.open && w.fails > 0 && now.Sub(w.since) >= w.served():
 		w.fails = 0
