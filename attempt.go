@@ -73,12 +73,14 @@ func (a *attempt) left() (time.Time, bool) {
 }
 
 // overdue is when a second attempt should be made, as seen at now, if answers are given limit to come: not while this one
-// waits for a rate limiter or a slot, where the second would wait behind it, and late while its connection is being made
-// (L12).
+// waits for a rate limiter or a slot, where the second would wait behind it. It is later while its connection is being made,
+// and while others are answered on it: then the server is slow, and a second attempt would make it slower (L12).
 func (a *attempt) overdue(limit time.Duration, now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
+	case a.conn != nil && !a.conn.silentSince(a.given):
+		return a.leftAt.Add(2 * limit)
 	case !a.leftAt.IsZero():
 		return a.leftAt.Add(limit)
 	case !a.waiting.IsZero():

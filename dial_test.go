@@ -126,3 +126,17 @@ func TestAnAttemptIsOverdueFromWhenItHasLeft(t *testing.T) {
 	_, left = untold.left()
 	assert.True(t, left, "nobody would tell")
 }
+
+func TestAnAttemptIsOverdueLaterWhereOthersAreAnswered(t *testing.T) {
+	const limit = time.Second
+	ls := testLinks(t, &transport.Config{})
+	_, a := newAttempt(t.Context(), false, true)
+	c := connected(t, ls, a)
+	time.Sleep(time.Millisecond)
+	_, b := newAttempt(t.Context(), false, true)
+	b.gotConn(httptrace.GotConnInfo{Conn: c.near})
+	at, _ := b.left()
+	assert.Equal(t, at.Add(limit), b.overdue(limit, at))
+	c.says(t)
+	assert.Equal(t, at.Add(2*limit), b.overdue(limit, at))
+}

@@ -380,6 +380,9 @@ func (c *candidate) succeeded(k *call) {
 		}
 	}
 	c.pace.notBefore = time.Time{}
+	if now := time.Now(); k.do == renew && c.own.phase != standingBy {
+		c.pace.notBefore = now.Add(max(0, min(now.Sub(k.sent)/2, c.renewDeadline/2-now.Sub(k.sent)))) // a slow server gets a rest
+	}
 	c.trouble.succeeded(c.log, k.verb)
 }
 
@@ -414,7 +417,7 @@ func (c *candidate) nextCall(now time.Time) time.Time {
 	for _, k := range c.calls.open() {
 		at = earliest(at, k.giveUp)
 		if overdue := k.attempt.overdue(k.limit, now); !k.ignored && now.Before(overdue) {
-			at = earliest(at, overdue)
+			at = earliest(at, earliest(overdue, latest(k.sent.Add(k.limit), now.Add(k.limit/4)))) // it may have left, or its connection be silent
 		}
 	}
 	return at

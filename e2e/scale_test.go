@@ -180,8 +180,13 @@ var (
 )
 
 func (s *crowds) metric(line *regexp.Regexp) (sum float64) {
-	text, err := shared.cluster.Admin().Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(s.t.Context())
-	require.NoError(s.t, err)
+	var text []byte
+	s.await(time.Minute, func() (ok bool) {
+		var err error
+		text, err = shared.cluster.Admin().Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(s.t.Context())
+		return err == nil
+	})
+	require.NotEmpty(s.t, text)
 	for _, found := range line.FindAllSubmatch(text, -1) {
 		value, err := strconv.ParseFloat(string(found[1]), 64)
 		require.NoError(s.t, err)
