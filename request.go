@@ -26,7 +26,7 @@ type call struct {
 	sent    time.Time
 	limit   time.Duration // for an answer: after it, a second attempt may be sent
 	attempt *attempt
-	giveUp  time.Time
+	giveUp  time.Time // when it was given up
 	cancel  context.CancelFunc
 
 	void    bool // a write that wins nothing, because another's record was seen since it was sent (S5, S6)
@@ -39,6 +39,15 @@ type reply struct {
 	lease      *coordinationv1.Lease
 	err        error
 	retryAfter time.Duration // what the API asked for, 0 for nothing
+}
+
+// until is when the wait for its answer ends: limit after it has left. While it waits in the process its time does not run,
+// but it is not kept for ever.
+func (k *call) until(limit time.Duration) time.Time {
+	if at, ok := k.attempt.left(); ok {
+		return at.Add(limit)
+	}
+	return k.sent.Add(2 * limit)
 }
 
 // maxCalls is how many requests may be under way, a watch that opens among them. There are fewer, unless clients do not
@@ -165,9 +174,9 @@ func (c *candidate) makeRoom(do action, now time.Time) bool {
 // write is conditional: a PUT carries the resourceVersion and UID of the record it replaces, and otherwise it is a POST
 // (S4). A second attempt, while the first is overdue, uses the other connection.
 func (c *candidate) send(do action, now time.Time) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.renewDeadline)
+	ctx, cancel := context.WithCancel(c.ctx)
 	k := &call{do: do, verb: "get", on: c.seen.version, base: c.changes, cancel: cancel,
-		sent: now, limit: c.attemptLimit(now), giveUp: now.Add(c.renewDeadline)}
+		sent: now, limit: c.attemptLimit(now)}
 	if other := c.calls.awaited(); other != nil {
 		k.spare = !other.spare
 	} else {
@@ -402,7 +411,7 @@ func (c *candidate) giveUp(k *call, now time.Time) {
 // expire gives up the requests that have had their time.
 func (c *candidate) expire(now time.Time) {
 	for _, k := range c.calls.open() {
-		if now.Before(k.giveUp) {
+		if now.Before(k.until(c.renewDeadline)) {
 			continue
 		}
 		if c.giveUp(k, now); !k.ignored {
@@ -415,7 +424,7 @@ func (c *candidate) expire(now time.Time) {
 func (c *candidate) nextCall(now time.Time) time.Time {
 	at := now.Add(c.leaseDuration)
 	for _, k := range c.calls.open() {
-		at = earliest(at, k.giveUp)
+		at = earliest(at, k.until(c.renewDeadline))
 		if overdue := k.attempt.overdue(k.limit, now); !k.ignored && now.Before(overdue) {
 			at = earliest(at, earliest(overdue, latest(k.sent.Add(k.limit), now.Add(k.limit/4)))) // it may have left, or its connection be silent
 		}

@@ -94,6 +94,7 @@ func (s *crowds) play() {
 	time.Sleep(20 * time.Second)
 
 	requests, begun := s.metric(requestsSoFar), a.terms()+b.terms()
+	parts := s.breakdown(nil)
 	samples := 0
 	for end := time.Now().Add(quiet); time.Now().Before(end); time.Sleep(time.Second) {
 		s.led += float64(min(a.leads()+b.leads(), int64(*elections))) / float64(*elections)
@@ -104,6 +105,7 @@ func (s *crowds) play() {
 	}
 	s.led /= float64(samples)
 	s.requests = (s.metric(requestsSoFar) - requests) / quiet.Minutes()
+	s.t.Log("requests in the quiet minute:", s.breakdown(parts))
 	s.lost = a.terms() + b.terms() - begun
 	s.watches = s.metric(watchesNow) - before
 
@@ -176,23 +178,44 @@ func (c *crowd) terms() int64 {
 // What the API server counts.
 var (
 	requestsSoFar = regexp.MustCompile(`(?m)^apiserver_request_total\{[^}]*resource="leases"[^}]*\} (\S+)$`)
+	verbAndCode   = regexp.MustCompile(`(code|verb)="([^"]*)"`)
 	watchesNow    = regexp.MustCompile(`(?m)^apiserver_longrunning_requests\{[^}]*resource="leases"[^}]*\} (\S+)$`)
 )
 
-func (s *crowds) metric(line *regexp.Regexp) (sum float64) {
-	var text []byte
+func (s *crowds) metrics() (text []byte) {
 	s.await(time.Minute, func() (ok bool) {
 		var err error
 		text, err = shared.cluster.Admin().Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(s.t.Context())
 		return err == nil
 	})
 	require.NotEmpty(s.t, text)
+	return text
+}
+
+func (s *crowds) metric(line *regexp.Regexp) (sum float64) {
+	text := s.metrics()
 	for _, found := range line.FindAllSubmatch(text, -1) {
 		value, err := strconv.ParseFloat(string(found[1]), 64)
 		require.NoError(s.t, err)
 		sum += value
 	}
 	return sum
+}
+
+// breakdown is the requests since before, by verb and code.
+func (s *crowds) breakdown(before map[string]float64) map[string]float64 {
+	parts := map[string]float64{}
+	for _, found := range requestsSoFar.FindAllSubmatch(s.metrics(), -1) {
+		label := verbAndCode.FindAllSubmatch(found[0], -1)
+		value, err := strconv.ParseFloat(string(found[1]), 64)
+		require.NoError(s.t, err)
+		key := string(label[1][2]) + " " + string(label[0][2])
+		parts[key] += value
+	}
+	for key, value := range before {
+		parts[key] -= value
+	}
+	return parts
 }
 
 // connected is how many connections to the API server a process has open.
