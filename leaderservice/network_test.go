@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -58,6 +59,7 @@ func (s *server) Accept() (net.Conn, error) {
 func (n *network) serve(address string, h http.Handler, certificates ...tls.Certificate) {
 	s := &server{address: address, conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.Handler = h
+	s.ErrorLog = log.New(io.Discard, "", 0)
 	n.mu.Lock()
 	n.servers[address] = s
 	n.mu.Unlock()

@@ -107,14 +107,20 @@ func (p *passage) answered(r *http.Response) error {
 type body struct {
 	io.ReadCloser
 	begun, over atomic.Bool
+	eof         bool
 }
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (n int, err error) {
 	b.begun.Store(true)
-	if b.over.Load() {
+	switch {
+	case b.eof: // the transport makes sure, and the server closes the body as soon as the answer begins
+		return 0, io.EOF
+	case b.over.Load():
 		return 0, http.ErrBodyReadAfterClose
 	}
-	return b.ReadCloser.Read(p)
+	n, err = b.ReadCloser.Read(p)
+	b.eof = err == io.EOF
+	return n, err
 }
 
 func (b *body) Close() error { return nil }
