@@ -191,13 +191,17 @@ func (n *network) standby(address string, change ...func(*Options)) *standby {
 // leads makes somebody the leader. An empty address: it has not written it yet.
 func (s *standby) leads(identity, address string) {
 	s.slices.store.mu.Lock()
+	s.slices.put(sliceOf(identity, address))
+	s.slices.store.mu.Unlock()
+	s.leader.Store(&identity)
+}
+
+func sliceOf(identity, address string) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{UID: "5c1d", Annotations: map[string]string{holderAnnotation: identity}}}
 	if address != "" {
 		slice.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{address}}}
 	}
-	s.slices.put(slice)
-	s.slices.store.mu.Unlock()
-	s.leader.Store(&identity)
+	return slice
 }
 
 // certificate is one that no system trusts.
