@@ -56,7 +56,7 @@ type Options struct {
 	Grace time.Duration
 
 	// Wait is how long Forward keeps a request that cannot be answered yet, as in the milliseconds of a hand-over, before
-	// it is refused. Default: 1 s. Negative: not at all.
+	// it is refused. Default: 1 s. Negative: no longer than the leader's address is being looked up.
 	Wait time.Duration
 
 	// Scheme is how Forward reaches the leader: "http" or "https". Default: "http".
