@@ -39,6 +39,7 @@ func BenchmarkForward(b *testing.B) {
 		},
 		Transport: transport,
 	}
+	flushing := &httputil.ReverseProxy{Rewrite: plain.Rewrite, Transport: transport, FlushInterval: -1} // as Forward
 	opts := options("10.0.0.2")
 	opts.Transport = transport
 	service, err := New(&client{store: &store{slice: sliceOf("pod-1", "10.0.0.1")}}, opts)
@@ -50,7 +51,7 @@ func BenchmarkForward(b *testing.B) {
 			for _, by := range []struct {
 				name    string
 				handler http.Handler
-			}{{"plain", plain}, {"Forward", forward}} {
+			}{{"plain", plain}, {"flushing", flushing}, {"Forward", forward}} {
 				b.Run(method+"/clients="+strconv.Itoa(clients)+"/by="+by.name, func(b *testing.B) {
 					benchmarkRequests(b, by.handler, method, clients)
 				})
