@@ -65,7 +65,7 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 	return e, nil
 }
 
-// A wrapper is a client around another, as in package lock. It does the same on the spare connection of NewClient's.
+// A wrapper is a client around another, as in package leaderelection. It does the same on the spare connection of NewClient's.
 type wrapper interface {
 	Unwrap() coordinationv1client.LeasesGetter
 	Wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface

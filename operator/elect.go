@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/elector-go/elector"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // forever is the GracefulShutdownTimeout of a manager that waits until all its Runnables have stopped.
@@ -61,14 +61,14 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 		_, durations := o.Promise()
 		return nil, fmt.Errorf("operator: %w", errors.Join(err, durations))
 	}
-	l, err := lock.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
+	l, err := leaderelection.NewLockForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
 	if err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
 	opts.LeaderElectionResourceLockInterface = l
 	opts.LeaderElectionReleaseOnCancel = true
 	opts.LeaseDuration = ptr.To(cmp.Or(o.LeaseDuration, 15*time.Second)) // client-go's check wants it, and it has no other use
-	opts.RenewDeadline, opts.RetryPeriod = ptr.To(lock.RenewDeadline), ptr.To(lock.RetryPeriod)
+	opts.RenewDeadline, opts.RetryPeriod = ptr.To(leaderelection.LockRenewDeadline), ptr.To(leaderelection.LockRetryPeriod)
 	if opts.GracefulShutdownTimeout == nil {
 		opts.GracefulShutdownTimeout = ptr.To(forever)
 	} else if limit := *opts.GracefulShutdownTimeout; limit >= 0 {

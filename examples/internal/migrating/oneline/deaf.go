@@ -6,16 +6,16 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // Work that cannot be stopped, so that OnStoppedLeading exits.
 func deafBefore(ctx context.Context, client kubernetes.Interface, namespace string) {
-	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	clientgo.RunOrDie(ctx, clientgo.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),
@@ -25,7 +25,7 @@ func deafBefore(ctx context.Context, client kubernetes.Interface, namespace stri
 		LeaseDuration:   15 * time.Second,
 		RenewDeadline:   10 * time.Second,
 		RetryPeriod:     2 * time.Second,
-		Callbacks: leaderelection.LeaderCallbacks{
+		Callbacks: clientgo.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { workForEver() },
 			OnStoppedLeading: exits,
 			OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
@@ -34,7 +34,7 @@ func deafBefore(ctx context.Context, client kubernetes.Interface, namespace stri
 }
 
 func deafAfter(ctx context.Context, client kubernetes.Interface, namespace string) {
-	lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),

@@ -6,11 +6,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // The identity is the host name, which a restarted container keeps.
@@ -19,7 +19,7 @@ func hostnameBefore(ctx context.Context, client kubernetes.Interface, namespace 
 	if err != nil {
 		klog.Fatal(err)
 	}
-	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	clientgo.RunOrDie(ctx, clientgo.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),
@@ -29,7 +29,7 @@ func hostnameBefore(ctx context.Context, client kubernetes.Interface, namespace 
 		LeaseDuration:   15 * time.Second,
 		RenewDeadline:   10 * time.Second,
 		RetryPeriod:     2 * time.Second,
-		Callbacks: leaderelection.LeaderCallbacks{
+		Callbacks: clientgo.LeaderCallbacks{
 			OnStartedLeading: work,
 			OnStoppedLeading: stopped,
 			OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
@@ -42,7 +42,7 @@ func hostnameAfter(ctx context.Context, client kubernetes.Interface, namespace s
 	if err != nil {
 		klog.Fatal(err)
 	}
-	lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),

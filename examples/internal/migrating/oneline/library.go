@@ -6,11 +6,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // libraryBefore and libraryAfter use a library that stands between the program and client-go.
@@ -23,7 +23,7 @@ func libraryAfter(ctx context.Context, client kubernetes.Interface, namespace st
 }
 
 func electBefore(ctx context.Context, client kubernetes.Interface, namespace string, run func(ctx context.Context)) {
-	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	clientgo.RunOrDie(ctx, clientgo.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),
@@ -33,7 +33,7 @@ func electBefore(ctx context.Context, client kubernetes.Interface, namespace str
 		LeaseDuration:   15 * time.Second,
 		RenewDeadline:   10 * time.Second,
 		RetryPeriod:     2 * time.Second,
-		Callbacks: leaderelection.LeaderCallbacks{
+		Callbacks: clientgo.LeaderCallbacks{
 			OnStartedLeading: run,
 			OnStoppedLeading: stopped,
 			OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
@@ -42,7 +42,7 @@ func electBefore(ctx context.Context, client kubernetes.Interface, namespace str
 }
 
 func electAfter(ctx context.Context, client kubernetes.Interface, namespace string, run func(ctx context.Context)) {
-	lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 			Client:     client.CoordinationV1(),

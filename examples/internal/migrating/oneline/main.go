@@ -1,4 +1,4 @@
-// Command oneline is small programs on client-go's leaderelection, each before and after it is moved to package lock, for
+// Command oneline is small programs on client-go's leaderelection, each before and after it is moved to package leaderelection, for
 // MIGRATING.md.
 package main
 

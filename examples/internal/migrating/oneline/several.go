@@ -6,17 +6,17 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // Two elections in one process.
 func severalBefore(ctx context.Context, client kubernetes.Interface, namespace string) {
 	both(func() {
-		leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		clientgo.RunOrDie(ctx, clientgo.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 				Client:     client.CoordinationV1(),
@@ -26,14 +26,14 @@ func severalBefore(ctx context.Context, client kubernetes.Interface, namespace s
 			LeaseDuration:   15 * time.Second,
 			RenewDeadline:   10 * time.Second,
 			RetryPeriod:     2 * time.Second,
-			Callbacks: leaderelection.LeaderCallbacks{
+			Callbacks: clientgo.LeaderCallbacks{
 				OnStartedLeading: work,
 				OnStoppedLeading: stopped,
 				OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
 			},
 		})
 	}, func() {
-		leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		clientgo.RunOrDie(ctx, clientgo.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "two"},
 				Client:     client.CoordinationV1(),
@@ -43,7 +43,7 @@ func severalBefore(ctx context.Context, client kubernetes.Interface, namespace s
 			LeaseDuration:   15 * time.Second,
 			RenewDeadline:   10 * time.Second,
 			RetryPeriod:     2 * time.Second,
-			Callbacks: leaderelection.LeaderCallbacks{
+			Callbacks: clientgo.LeaderCallbacks{
 				OnStartedLeading: work,
 				OnStoppedLeading: stopped,
 				OnNewLeader:      func(identity string) { klog.InfoS("New leader", "identity", identity) },
@@ -54,7 +54,7 @@ func severalBefore(ctx context.Context, client kubernetes.Interface, namespace s
 
 func severalAfter(ctx context.Context, client kubernetes.Interface, namespace string) {
 	both(func() {
-		lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "one"},
 				Client:     client.CoordinationV1(),
@@ -71,7 +71,7 @@ func severalAfter(ctx context.Context, client kubernetes.Interface, namespace st
 			},
 		})
 	}, func() {
-		lock.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "two"},
 				Client:     client.CoordinationV1(),

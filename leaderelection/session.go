@@ -1,4 +1,4 @@
-package lock
+package leaderelection
 
 import (
 	"context"
@@ -168,7 +168,7 @@ func (l *Lock) release(s *session) error {
 	l.mu.Lock()
 	if s.phase != granted || s.refused || s.ctx.Err() != nil {
 		l.mu.Unlock()
-		return fmt.Errorf("lock: not released: %w", elector.ErrNotLeader)
+		return fmt.Errorf("leaderelection: not released: %w", elector.ErrNotLeader)
 	}
 	s.phase = released
 	until := s.term.ValidUntil()
@@ -188,7 +188,7 @@ func (l *Lock) release(s *session) error {
 	if s.over() {
 		return nil
 	}
-	return errors.New("lock: the Lease could not be released in time; others wait until it expires")
+	return errors.New("leaderelection: the Lease could not be released in time; others wait until it expires")
 }
 
 // stopped takes in that client-go has stopped leading. Unless it has released the Lease, or lost it, nobody knows whether

@@ -1,4 +1,4 @@
-package lock
+package leaderelection
 
 // SetExit replaces os.Exit until the function returned is called.
 func SetExit(f func(code int)) (restore func()) {

@@ -1,4 +1,4 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 func drains(d time.Duration) func(p *program) {
@@ -140,7 +140,7 @@ func TestACallbackThatReturnsAtOnceGoesOnLeading(t *testing.T) {
 
 func TestTheCtxOfACallbackThatReturnedAtOnceEndsAtOnceOnALoss(t *testing.T) {
 	inFleet(t, func(f *fleet) {
-		defer lock.SetExit(func(int) { t.Error("exits, though the callback has returned") })()
+		defer leaderelection.SetExit(func(int) { t.Error("exits, though the callback has returned") })()
 		a := f.start("a", backgrounds, drains(4*time.Second))
 		f.await(time.Second, nil)
 		f.start("b")
@@ -155,7 +155,7 @@ func TestTheCtxOfACallbackThatReturnedAtOnceEndsAtOnceOnALoss(t *testing.T) {
 func TestALostTermWhoseWorkIsNotJoinedIsNotReleased(t *testing.T) {
 	for name, start := range map[string]func(f *fleet) *program{
 		"Upgrade": func(f *fleet) *program { return f.start("a", backgrounds, drains(4*time.Second)) },
-		"New":     func(f *fleet) *program { return f.startOnNew("a", drains(4*time.Second)) },
+		"NewLock": func(f *fleet) *program { return f.startOnLock("a", drains(4*time.Second)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFleet(t, func(f *fleet) {
@@ -181,7 +181,7 @@ func TestWorkThatOutlastsALossEndsTheProcessBeforeAnotherLeads(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		end := make(chan struct{})
 		var code atomic.Int32
-		defer lock.SetExit(func(c int) { code.Store(int32(c)); close(end) })()
+		defer leaderelection.SetExit(func(c int) { code.Store(int32(c)); close(end) })()
 		a := f.start("a", func(p *program) { p.work = func(ctx context.Context) { <-ctx.Done(); <-end } })
 		f.await(time.Second, nil)
 		f.start("b")
@@ -199,7 +199,7 @@ func limits(d time.Duration) func(p *program) {
 // hangs makes a program whose work does not end before the process does, or the test has long failed.
 func hangs(t *testing.T, f *fleet) (change func(p *program), exited func() bool) {
 	end := make(chan struct{})
-	t.Cleanup(lock.SetExit(func(int) { close(end) }))
+	t.Cleanup(leaderelection.SetExit(func(int) { close(end) }))
 	exited = func() bool {
 		select {
 		case <-end:
@@ -308,16 +308,16 @@ func TestAProcessThatIsProvenDeadByStateDirIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestOnNewOnOverrunIsCalledAfterALossUnlessTheProcessHasEnded(t *testing.T) {
+func TestOnNewLockOnOverrunIsCalledAfterALossUnlessTheProcessHasEnded(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		p := f.prepare("a")
 		overrun := make(chan time.Time, 1)
-		l, err := lock.New(p.client.CoordinationV1(), elector.Options{
+		l, err := leaderelection.NewLock(p.client.CoordinationV1(), elector.Options{
 			Namespace: namespace, Name: name, Identity: "a", OnOverrun: func(elector.Term) { overrun <- time.Now() },
 		})
 		require.NoError(t, err)
 		p.lock, p.config.Lock = l, l
-		p.config.RenewDeadline, p.config.RetryPeriod = lock.RenewDeadline, lock.RetryPeriod
+		p.config.RenewDeadline, p.config.RetryPeriod = leaderelection.LockRenewDeadline, leaderelection.LockRetryPeriod
 		p.launch()
 		f.await(time.Second, nil)
 		f.pass(20 * time.Second)

@@ -1,11 +1,9 @@
-package lock
+package leaderelection
 
 import (
 	"context"
 	"sync/atomic"
 	"time"
-
-	"k8s.io/client-go/tools/leaderelection"
 )
 
 // unheeded is how long a callback is waited for that has never asked its context whether it has ended: it cannot hear
@@ -59,7 +57,7 @@ func (w *work) drain(lost <-chan struct{}, limit time.Duration) {
 }
 
 // join returns callbacks that the lock knows the beginning and the end of.
-func (l *Lock) join(callbacks leaderelection.LeaderCallbacks) leaderelection.LeaderCallbacks {
+func (l *Lock) join(callbacks LeaderCallbacks) LeaderCallbacks {
 	started, stopped := callbacks.OnStartedLeading, callbacks.OnStoppedLeading
 	callbacks.OnStartedLeading = func(ctx context.Context) {
 		l.mu.Lock()

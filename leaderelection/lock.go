@@ -1,4 +1,4 @@
-package lock
+package leaderelection
 
 import (
 	"context"
@@ -21,20 +21,20 @@ import (
 // The durations for client-go's elector on a Lock. They cost no requests: they say how long client-go takes to act on a
 // loss, and how long it sleeps after each answer of the Lock. Its LeaseDuration stays that of Options.
 const (
-	RenewDeadline = 500 * time.Millisecond
-	RetryPeriod   = 20 * time.Millisecond
+	LockRenewDeadline = 500 * time.Millisecond
+	LockRetryPeriod   = 20 * time.Millisecond
 )
 
 // reaction is what client-go's elector may take, with these durations, from a refused Update to the end of the
-// context of OnStartedLeading. New takes it off the authority that a Lock confirms.
-const reaction = RenewDeadline + 2*RetryPeriod
+// context of OnStartedLeading. NewLock takes it off the authority that a Lock confirms.
+const reaction = LockRenewDeadline + 2*LockRetryPeriod
 
 var (
-	errUnused = errors.New("lock: Create is never needed: Get has acquired the Lease by the time it returns")
-	errLeft   = errors.New("lock: client-go's elector ended without a release (ReleaseOnCancel is off), so the lease is left to expire")
+	errUnused = errors.New("leaderelection: Create is never needed: Get has acquired the Lease by the time it returns")
+	errLeft   = errors.New("leaderelection: client-go's elector ended without a release (ReleaseOnCancel is off), so the lease is left to expire")
 )
 
-// A Lock is a resourcelock.Interface that is backed by an Elector. Make it with New, NewForConfig or Upgrade. It is for
+// A Lock is a resourcelock.Interface that is backed by an Elector. Make it with NewLock, NewLockForConfig or Upgrade. It is for
 // one LeaderElector at a time; another may use it once the Run of the first has returned.
 type Lock struct {
 	elector  *elector.Elector
@@ -57,7 +57,7 @@ type Lock struct {
 	warned   bool     // of a RenewDeadline that is too long
 }
 
-// New returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
+// NewLock returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
 // nil: the lock sets it, and SingleTerm. All else in opts means what it means for elector.New. All mistakes are reported
 // at once. Several locks, and Electors, may share a client made by elector.NewClient.
 //
@@ -65,10 +65,10 @@ type Lock struct {
 // Lease is left to expire at once.
 //
 // The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
-// opts. A release is sent when client-go asks for it: unlike Upgrade, New cannot know whether OnStartedLeading has
+// opts. A release is sent when client-go asks for it: unlike Upgrade, NewLock cannot know whether OnStartedLeading has
 // returned. Nor can it after a loss, so OnOverrun is called then, if it is set, unless the process has ended by the time
 // that three quarters of the stop budget are spent.
-func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock, error) {
+func NewLock(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock, error) {
 	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
 		if leases == nil {
 			return elector.New(nil, opts)
@@ -77,8 +77,8 @@ func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock,
 	})
 }
 
-// NewForConfig is New with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
-func NewForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
+// NewLockForConfig is NewLock with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
+func NewLockForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
 		leases, err := elector.NewClient(cfg)
 		if err != nil {
@@ -104,11 +104,11 @@ func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*el
 	opts.Run, opts.SingleTerm = l.lead, true
 	el, err := makeElector(l, opts)
 	if err = errors.Join(taken, err); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("leaderelection: %w", err)
 	}
 	promise, err := opts.Promise()
 	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("leaderelection: %w", err)
 	}
 	l.elector, l.identity = el, el.Status().Identity
 	l.name = strings.TrimPrefix(opts.Namespace+"/"+opts.Name, "/")
@@ -171,7 +171,7 @@ func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error
 	case s.phase == granted && valid:
 		return l.identity, true, nil
 	case s.phase == granted && l.another() == "":
-		return "", false, fmt.Errorf("lock: %w", elector.ErrNotLeader)
+		return "", false, fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 	case s.phase == granted, s.phase == campaigning && l.another() != "" && l.another() != l.reported:
 		l.reported = l.another()
 		return l.reported, true, nil
@@ -208,7 +208,7 @@ func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRec
 	l.mu.Unlock()
 	switch {
 	case s == nil:
-		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+		return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 	case record.HolderIdentity == "":
 		return l.release(s)
 	case !l.grant(s):
@@ -217,7 +217,7 @@ func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRec
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.refused = s.phase != granted || !l.valid(s); s.refused {
-		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+		return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 	}
 	return nil
 }
@@ -244,12 +244,12 @@ func (l *Lock) hold(ctx context.Context, s *session) {
 func (l *Lock) warn(ctx context.Context, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.warned || l.joins || left <= 2*RenewDeadline {
+	if l.warned || l.joins || left <= 2*LockRenewDeadline {
 		return
 	}
 	l.warned = true
-	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be lock.RenewDeadline: client-go acts on a loss only after it",
-		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", RenewDeadline)
+	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be leaderelection.LockRenewDeadline: client-go acts on a loss only after it",
+		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", LockRenewDeadline)
 }
 
 // RecordEvent is how client-go says that it has begun to lead and that it has stopped. Events are the Elector's: see

@@ -1,4 +1,4 @@
-package lock
+package leaderelection
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
@@ -41,13 +41,13 @@ var exit = os.Exit
 //
 // What client-go's config has no field for is set by change, which gets the Elector's options as they were made from config:
 //
-//	config, err := lock.Upgrade(config, func(o *elector.Options) { o.StateDir = "/run/elector"; o.DrainLimit = time.Minute })
-func Upgrade(config leaderelection.LeaderElectionConfig, change ...func(*elector.Options)) (leaderelection.LeaderElectionConfig, error) {
+//	config, err := leaderelection.Upgrade(config, func(o *elector.Options) { o.StateDir = "/run/elector"; o.DrainLimit = time.Minute })
+func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (LeaderElectionConfig, error) {
 	opts := optionsOf(config)
 	lease, err := leaseOf(config)
 	if err != nil {
 		_, durations := opts.Promise()
-		return config, fmt.Errorf("lock: %w", errors.Join(err, durations))
+		return config, fmt.Errorf("leaderelection: %w", errors.Join(err, durations))
 	}
 	opts.Namespace, opts.Name, opts.Identity = lease.LeaseMeta.Namespace, lease.LeaseMeta.Name, lease.LockConfig.Identity
 	opts.Labels = labelsOf(lease)
@@ -57,30 +57,42 @@ func Upgrade(config leaderelection.LeaderElectionConfig, change ...func(*elector
 	for _, c := range change {
 		c(&opts)
 	}
-	l, err := New(lease.Client, opts)
+	l, err := NewLock(lease.Client, opts)
 	if err != nil {
 		return config, err
 	}
 	l.joins, l.margin = true, 0 // the context of OnStartedLeading ends with the term itself
 	config.Lock = l
 	config.LeaseDuration = time.Duration(l.seconds) * time.Second
-	config.RenewDeadline, config.RetryPeriod = RenewDeadline, RetryPeriod
+	config.RenewDeadline, config.RetryPeriod = LockRenewDeadline, LockRetryPeriod
 	config.Callbacks = l.join(config.Callbacks)
 	return config, nil
 }
 
-// RunOrDie is leaderelection.RunOrDie on the upgraded config. It panics if Upgrade returns an error, as
-// leaderelection.RunOrDie does for a config that it refuses.
-func RunOrDie(ctx context.Context, config leaderelection.LeaderElectionConfig, change ...func(*elector.Options)) {
+// NewLeaderElector is client-go's NewLeaderElector on the upgraded config: see [Upgrade]. Each of change may change the
+// Elector's options as they were made from config:
+//
+//	le, err := leaderelection.NewLeaderElector(config, func(o *elector.Options) { o.DrainLimit = time.Minute })
+func NewLeaderElector(config LeaderElectionConfig, change ...func(*elector.Options)) (*LeaderElector, error) {
+	config, err := Upgrade(config, change...)
+	if err != nil {
+		return nil, err
+	}
+	return clientgo.NewLeaderElector(config)
+}
+
+// RunOrDie is client-go's RunOrDie on the upgraded config, with change as in [NewLeaderElector]. It panics if the config
+// is refused, as client-go's does.
+func RunOrDie(ctx context.Context, config LeaderElectionConfig, change ...func(*elector.Options)) {
 	config, err := Upgrade(config, change...)
 	if err != nil {
 		panic(err)
 	}
-	leaderelection.RunOrDie(ctx, config)
+	clientgo.RunOrDie(ctx, config)
 }
 
 // optionsOf returns what config says for an Elector, but for what its lock says.
-func optionsOf(config leaderelection.LeaderElectionConfig) elector.Options {
+func optionsOf(config LeaderElectionConfig) elector.Options {
 	opts := elector.Options{
 		LeaseDuration: config.LeaseDuration.Truncate(time.Second),
 		RenewDeadline: config.RenewDeadline,
@@ -100,15 +112,15 @@ func optionsOf(config leaderelection.LeaderElectionConfig) elector.Options {
 	return opts
 }
 
-// leaseOf returns the lock of config, and all that is wrong with config but for what New finds.
-func leaseOf(config leaderelection.LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
+// leaseOf returns the lock of config, and all that is wrong with config but for what NewLock finds.
+func leaseOf(config LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
 	var errs []error
 	lease, ok := config.Lock.(*resourcelock.LeaseLock)
 	switch _, again := config.Lock.(*Lock); {
 	case config.Lock == nil:
 		errs = append(errs, errors.New("LeaderElectionConfig.Lock: required: a *resourcelock.LeaseLock"))
 	case again:
-		errs = append(errs, errors.New("LeaderElectionConfig.Lock: is a *lock.Lock already: upgrade a config once"))
+		errs = append(errs, errors.New("LeaderElectionConfig.Lock: is a *leaderelection.Lock already: upgrade a config once"))
 	case !ok:
 		errs = append(errs, fmt.Errorf("LeaderElectionConfig.Lock: %T: must be a *resourcelock.LeaseLock: move the election to a Lease first", config.Lock))
 	case lease == nil || lease.Client == nil:
