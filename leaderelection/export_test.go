@@ -6,3 +6,6 @@ func SetExit(f func(code int)) (restore func()) {
 	exit = f
 	return func() { exit = was }
 }
+
+// Unknown is unknown, for a config of a newer client-go.
+var Unknown = unknown

@@ -2,6 +2,7 @@ package leaderelection_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -250,3 +252,26 @@ func (f *fleet) makeLease(holder string, seconds int32) {
 	}, metav1.CreateOptions{})
 	require.NoError(f, err)
 }
+
+// logged collects what is logged from here on, until the test ends.
+func logged(t *testing.T) (log func() string) {
+	var mu sync.Mutex
+	var lines strings.Builder
+	klog.LogToStderr(false)
+	klog.SetOutput(writer(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return lines.Write(p)
+	}))
+	t.Cleanup(func() { klog.LogToStderr(true) })
+	return func() string {
+		klog.Flush()
+		mu.Lock()
+		defer mu.Unlock()
+		return lines.String()
+	}
+}
+
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

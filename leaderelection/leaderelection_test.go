@@ -106,6 +106,21 @@ func TestAStandbyThatIsStoppedEndsAtOnceAndWritesNothing(t *testing.T) {
 	})
 }
 
+func TestAStandbyThatIsStoppedLogsNoError(t *testing.T) {
+	each(t, func(f *fleet, start starter) {
+		start(f, "a")
+		f.await(time.Second, nil)
+		b := start(f, "b")
+		f.pass(time.Second)
+		log := logged(f.T)
+		b.stop()
+		<-b.done
+		for line := range strings.Lines(log()) {
+			require.NotEqual(f, "E", line[:1], line)
+		}
+	})
+}
+
 func TestACampaignThatIsStoppedAtAnyMomentLeavesNoLeaseBehind(t *testing.T) {
 	each(t, func(f *fleet, start starter) {
 		for i := range 60 {
@@ -366,6 +381,25 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a newer client-go adds must not be lost without a word. The type stands for that of v0.38.
+func TestAFieldThatIsNotKnownIsRefusedByName(t *testing.T) {
+	type recovery struct{ Deadline time.Duration }
+	type config struct {
+		Lock      resourcelock.Interface
+		Recovery  *recovery
+		WriteGate bool
+	}
+	require.Empty(t, leaderelection.Unknown(config{Lock: &resourcelock.LeaseLock{}}))
+	errs := leaderelection.Unknown(config{Recovery: &recovery{}, WriteGate: true})
+	require.Len(t, errs, 2)
+	require.EqualError(t, errs[0], `LeaderElectionConfig.Recovery: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
+	require.ErrorContains(t, errs[1], "LeaderElectionConfig.WriteGate: not supported yet")
+	require.Empty(t, leaderelection.Unknown(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{}, LeaseDuration: 1, RenewDeadline: 1, RetryPeriod: 1, Callbacks: callbacks, WatchDog: &leaderelection.HealthzAdaptor{},
+		ReleaseOnCancel: true, Name: "n", Coordinated: true,
+	}))
 }
 
 func TestUpgradeTakesDurationsThatClientGoTakes(t *testing.T) {

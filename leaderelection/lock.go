@@ -1,6 +1,7 @@
 package leaderelection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,17 +45,19 @@ type Lock struct {
 	margin   time.Duration // how long before a term's end an Update is refused
 	joins    bool          // made by Upgrade: OnStartedLeading is waited for
 	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
-	gate     gate
+	exits    bool          // made by Upgrade, and the process ends itself: Options.OnOverrun is not set
+	ending   sync.Once     // ends the process
+	cutoff   cutoff
 
-	drainLimit time.Duration // Options.DrainLimit, where the Elector does not know that the work drains
+	drainLimit time.Duration // Options.DrainLimit
 
 	mu       sync.Mutex // guards what follows; it is never held while waiting
 	changed  chan struct{}
-	session  *session // nil before the first
-	holder   string   // last seen in the Lease
-	reported string   // last shown to client-go as the holder
-	records  uint64   // shown so far
-	warned   bool     // of a RenewDeadline that is too long
+	round    *round // nil before the first
+	holder   string // last seen in the Lease
+	reported string // last shown to client-go as the holder
+	records  uint64 // shown so far
+	warned   bool   // of a RenewDeadline that is too long
 }
 
 // NewLock returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
@@ -73,7 +76,7 @@ func NewLock(leases coordinationv1client.LeasesGetter, opts elector.Options) (*L
 		if leases == nil {
 			return elector.New(nil, opts)
 		}
-		return elector.New(&gatedClient{leases, &l.gate}, opts)
+		return elector.New(&cutoffClient{leases, &l.cutoff}, opts)
 	})
 }
 
@@ -84,7 +87,7 @@ func NewLockForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 		if err != nil {
 			return elector.NewForConfig(cfg, opts) // whose error names the mistakes in opts, too
 		}
-		return elector.New(&gatedClient{leases, &l.gate}, opts)
+		return elector.New(&cutoffClient{leases, &l.cutoff}, opts)
 	})
 }
 
@@ -135,7 +138,7 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 	for {
 		l.mu.Lock()
 		holder, known, err := l.answer(ctx)
-		changed, s := l.changed, l.session
+		changed, r := l.changed, l.round
 		if known {
 			defer l.mu.Unlock()
 			return l.record(holder)
@@ -147,34 +150,52 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if l.giveUp(s) {
-				<-s.ended // the Lease may just have been won, and is released then
+			if l.abandon(r) {
+				<-r.ended // the Lease may just have been won, and is released then
 			}
-			return nil, nil, ctx.Err()
+			return l.parting(ctx)
 		}
 	}
 }
 
-// answer is what Get returns at this moment: a holder, if known, or an error; neither means to wait for a change. It
-// makes the session that client-go needs. The caller holds mu.
-func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error) {
-	s := l.session
-	if s == nil || s.over() && s.phase != granted {
-		s = l.begin(ctx)
+// parting is what Get returns when ctx has ended: the holder as it was, because client-go logs an error as if something had
+// failed.
+func (l *Lock) parting(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if holder := cmp.Or(l.another(), l.reported); holder != "" && holder != l.identity {
+		return l.record(holder)
 	}
-	switch valid := l.valid(s); {
-	case s.phase == won && valid:
-		return "", true, nil
-	case s.phase == left:
-		l.resume(ctx, s, valid)
-		return "", s.phase == won, nil
-	case s.phase == granted && valid:
-		return l.identity, true, nil
-	case s.phase == granted && l.another() == "":
-		return "", false, fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
-	case s.phase == granted, s.phase == campaigning && l.another() != "" && l.another() != l.reported:
-		l.reported = l.another()
-		return l.reported, true, nil
+	return nil, nil, ctx.Err()
+}
+
+// answer is what Get returns at this moment: a holder, if known, or an error; neither means to wait for a change. It
+// makes the round that client-go needs. The caller holds mu.
+func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error) {
+	r := l.round
+	if r == nil || r.state == over {
+		r = l.begin(ctx)
+	}
+	if r.state == left {
+		l.resume(ctx, r)
+	}
+	switch another := l.another(); r.state {
+	case won:
+		return "", l.valid(r), nil
+	case led, refused, unheard:
+		if l.valid(r) {
+			return l.identity, true, nil
+		}
+		if another == "" {
+			return "", false, fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
+		}
+		l.reported = another
+		return another, true, nil
+	case campaigning:
+		if another != "" && another != l.reported {
+			l.reported = another
+			return another, true, nil
+		}
 	}
 	return "", false, nil
 }
@@ -204,39 +225,43 @@ func (l *Lock) record(holder string) (*resourcelock.LeaderElectionRecord, []byte
 // without a holder is a release: it returns when the Lease is released, even if ctx ends before.
 func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	l.mu.Lock()
-	s := l.session
+	r := l.round
 	l.mu.Unlock()
 	switch {
-	case s == nil:
+	case r == nil:
 		return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 	case record.HolderIdentity == "":
-		return l.release(s)
-	case !l.grant(s):
-		l.hold(ctx, s)
+		return l.release(r)
+	case !l.accept(r):
+		l.hold(ctx, r)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.refused = s.phase != granted || !l.valid(s); s.refused {
-		return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
+	if r.leads() && l.valid(r) {
+		l.move(r, accepts)
+		return nil
 	}
-	return nil
+	l.move(r, refuses)
+	return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 }
 
 // hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be checked
 // again, ctx ends, or the term is lost.
-func (l *Lock) hold(ctx context.Context, s *session) {
+func (l *Lock) hold(ctx context.Context, r *round) {
 	deadline, ok := ctx.Deadline()
-	if !ok || s.term == (elector.Term{}) {
+	l.mu.Lock()
+	term, end := r.term, r.ctx
+	l.mu.Unlock()
+	if !ok || end == nil {
 		return
 	}
 	l.warn(ctx, time.Until(deadline))
-	wait := min(time.Until(deadline)/2, time.Until(s.term.ValidUntil())-l.margin)
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(min(time.Until(deadline)/2, time.Until(term.ValidUntil())-l.margin))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-s.lost:
+	case <-end.Done():
 	}
 }
 
@@ -252,10 +277,27 @@ func (l *Lock) warn(ctx context.Context, left time.Duration) {
 		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", LockRenewDeadline)
 }
 
-// RecordEvent is how client-go says that it has begun to lead and that it has stopped. Events are the Elector's: see
-// Options.Events.
+// RecordEvent is how client-go says that it has begun to lead and that it has stopped. Unless it has released the Lease
+// before, or lost it, nobody knows then whether the callback is over: the Lease is kept until it has returned, and left to
+// expire. Events are the Elector's: see Options.Events.
 func (l *Lock) RecordEvent(event string) {
-	if event == "stopped leading" {
-		l.stopped()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if event == "stopped leading" && l.round != nil {
+		l.move(l.round, stops)
 	}
+}
+
+// wake lets those who wait decide again. The caller holds mu.
+func (l *Lock) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// see takes in the holder seen in the Lease.
+func (l *Lock) see(holder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holder = holder
+	l.wake()
 }

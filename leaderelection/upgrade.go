@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,29 +20,35 @@ import (
 // exit ends the process after an overrun. A variable for tests.
 var exit = os.Exit
 
-// Upgrade returns config with a Lock in place of its *resourcelock.LeaseLock: for the same Lease, by the same client,
-// with the same identity, labels, event recorder and durations. The LeaderElectionConfig returned is for RunOrDie or
-// NewLeaderElector; config is not changed. All mistakes are reported at once.
+// Upgrade returns config with a [Lock] in place of its *resourcelock.LeaseLock: for the same Lease, by the same client,
+// with the same identity, labels, event recorder and durations. RunOrDie and NewLeaderElector call it. Call it to get at
+// the Elector, by config.Lock.(*Lock).Elector(), or where a library takes a config and elects with client-go's package.
+// The config given is not changed. All mistakes are reported at once.
 //
 //   - OnStartedLeading gets a context that ends at once when the term is lost, with an *elector.LostError as its cause,
 //     and that carries the term for elector.TermFrom.
-//   - With ReleaseOnCancel the Lease is released, and OnStoppedLeading called, once OnStartedLeading has returned. If
-//     it has never asked its context whether it has ended (Done, Err, or a context made of it), it cannot hear that it
-//     should stop: it is given a second. If it has returned before, because its goroutines do the work, there is
-//     nothing to wait for. Both are as safe as with client-go's own lock: see ReleaseOnCancel there.
-//   - Without ReleaseOnCancel nothing is released. The Lease is kept while OnStartedLeading runs, and then it expires.
-//   - An OnStartedLeading that does not return keeps the Lease for as long as it runs, or as Options.DrainLimit allows; what
-//     follows then is an ordinary loss.
+//   - With ReleaseOnCancel the Lease is released, and OnStoppedLeading called, once OnStartedLeading has returned.
+//   - An OnStartedLeading whose end does not say when the work has ended is waited for, too, but for a second only. It is
+//     one that has never asked its context whether it has ended (Done, Err, or a context made of it), because it cannot
+//     hear that it should stop; or one that has returned before, because its goroutines do the work. Both are as safe as
+//     with client-go's own lock: see ReleaseOnCancel there.
+//   - Any other may drain for Options.DrainLimit, which is LeaseDuration − RenewDeadline unless change sets it. If it still
+//     runs then, the process is ended by os.Exit(1), which the log explains; OnStoppedLeading is not called. Set to zero,
+//     there is no limit: the Lease is kept for as long as it runs.
+//   - Without ReleaseOnCancel nothing is released. The Lease is kept while OnStartedLeading runs, for DrainLimit at most, and
+//     then it expires.
 //   - If OnStartedLeading still runs after a loss when three quarters of LeaseDuration − RenewDeadline are spent, the
 //     process is ended by os.Exit(1), because soon another replica leads.
 //
+// Where change sets Options.OnOverrun, that is called in place of os.Exit, after a loss; a drain that lasts longer than
+// DrainLimit becomes one.
+//
 // LeaseDuration is cut to whole seconds, as client-go does when it writes it. A RetryPeriod of more than half of
 // RenewDeadline becomes that half. Durations of zero have the defaults of elector.Options. The durations of the config
-// returned are RenewDeadline and RetryPeriod of this package. The durations given are the Elector's.
+// returned are LockRenewDeadline and LockRetryPeriod. The durations given are the Elector's.
 //
-// What client-go's config has no field for is set by change, which gets the Elector's options as they were made from config:
-//
-//	config, err := leaderelection.Upgrade(config, func(o *elector.Options) { o.StateDir = "/run/elector"; o.DrainLimit = time.Minute })
+// What client-go's config has no field for is set by change, which gets the Elector's options as they were made from
+// config. A field of a newer client-go that this package does not know is refused if it is set.
 func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (LeaderElectionConfig, error) {
 	opts := optionsOf(config)
 	lease, err := leaseOf(config)
@@ -57,11 +64,15 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 	for _, c := range change {
 		c(&opts)
 	}
+	exits := opts.OnOverrun == nil
+	if exits {
+		opts.OnOverrun = overrun
+	}
 	l, err := NewLock(lease.Client, opts)
 	if err != nil {
 		return config, err
 	}
-	l.joins, l.margin = true, 0 // the context of OnStartedLeading ends with the term itself
+	l.exits, l.joins, l.margin = exits, true, 0 // the context of OnStartedLeading ends with the term itself
 	config.Lock = l
 	config.LeaseDuration = time.Duration(l.seconds) * time.Second
 	config.RenewDeadline, config.RetryPeriod = LockRenewDeadline, LockRetryPeriod
@@ -97,11 +108,6 @@ func optionsOf(config LeaderElectionConfig) elector.Options {
 		LeaseDuration: config.LeaseDuration.Truncate(time.Second),
 		RenewDeadline: config.RenewDeadline,
 		RetryPeriod:   config.RetryPeriod,
-		OnOverrun: func(term elector.Term) {
-			klog.Background().Error(nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
-			klog.Flush()
-			exit(1)
-		},
 	}
 	if opts.LeaseDuration == 0 {
 		opts.LeaseDuration = config.LeaseDuration // less than a second is a mistake, not the default
@@ -109,7 +115,17 @@ func optionsOf(config LeaderElectionConfig) elector.Options {
 	if opts.RenewDeadline > 0 {
 		opts.RetryPeriod = min(opts.RetryPeriod, opts.RenewDeadline/2)
 	}
+	if promise, err := opts.Promise(); err == nil {
+		opts.DrainLimit = promise.StopBudget
+	}
 	return opts
+}
+
+// overrun is OnOverrun unless it is set.
+func overrun(term elector.Term) {
+	klog.Background().Error(nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
+	klog.Flush()
+	exit(1)
 }
 
 // leaseOf returns the lock of config, and all that is wrong with config but for what NewLock finds.
@@ -126,6 +142,7 @@ func leaseOf(config LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
 	case lease == nil || lease.Client == nil:
 		errs = append(errs, errors.New("LeaderElectionConfig.Lock: LeaseLock.Client: required: as clientset.CoordinationV1()"))
 	}
+	errs = append(errs, unknown(config)...)
 	if config.Coordinated {
 		errs = append(errs, errors.New("LeaderElectionConfig.Coordinated: must be false: coordinated leader election is not supported"))
 	}
@@ -136,6 +153,21 @@ func leaseOf(config LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
 		errs = append(errs, errors.New("LeaderElectionConfig.Callbacks.OnStoppedLeading: required: client-go calls it when its Run ends"))
 	}
 	return lease, errors.Join(errs...)
+}
+
+// known is the fields of a LeaderElectionConfig that mean here what they mean to client-go.
+var known = []string{"Lock", "LeaseDuration", "RenewDeadline", "RetryPeriod", "Callbacks", "WatchDog", "ReleaseOnCancel", "Name", "Coordinated"}
+
+// unknown refuses fields that are set and that only a newer client-go has, such as Recovery of v0.38, with which nobody
+// would lead any more after an outage.
+func unknown(config any) (errs []error) {
+	v := reflect.ValueOf(config)
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Name; !slices.Contains(known, name) && !v.Field(i).IsZero() {
+			errs = append(errs, fmt.Errorf("LeaderElectionConfig.%s: not supported yet: leave it out, or import %q in place of this package", name, reflect.TypeFor[LeaderElectionConfig]().PkgPath()))
+		}
+	}
+	return errs
 }
 
 // labelsOf returns the labels of a LeaseLock, which has the field in newer versions of client-go.
