@@ -24,8 +24,10 @@
 //   - A loss ends Run, and most programs exit then. Options.Run is called again in the next term.
 //   - OnStartedLeading cannot return an error. Options.Run can, and Elector.Run returns it.
 //   - If OnStartedLeading starts goroutines and returns, the lock cannot know when they have ended. With
-//     ReleaseOnCancel the Lease is released all the same, as with client-go's own lock, so two replicas can work at
-//     once. The same can happen if OnStartedLeading does not use its context: the lock waits for it for a second only.
+//     ReleaseOnCancel the Lease is released a second after its context has ended, so two replicas can work at once if
+//     they take longer. The same can happen if OnStartedLeading does not use its context.
+//   - An OnStartedLeading that does not return within LeaseDuration − RenewDeadline of being asked to, or DrainLimit, is
+//     ended with its process. Options.Run is waited for.
 //   - A lock made by [NewLock] does not know when OnStartedLeading returns. Use it where a framework waits for the work
 //     before it ends client-go's context, as controller-runtime's manager does with LeaderElectionReleaseOnCancel.
 //     Client-go notices a loss up to [LockRenewDeadline] later than Options.Run does. A term that is not renewed ends that
