@@ -153,6 +153,32 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 	})
 }
 
+// Else client-go would take the next term for the one that it has lost.
+func TestGetBeginsNoCampaignBeforeClientGoHasStopped(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		client := f.api.Client("a")
+		l, err := leaderelection.NewLock(client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: "a"})
+		require.NoError(f, err)
+		ctx, stop := context.WithTimeout(f.Context(), time.Hour)
+		defer stop()
+		record, _, err := l.Get(ctx)
+		require.NoError(f, err)
+		require.Empty(f, record.HolderIdentity)
+		require.NoError(f, l.Update(ctx, resourcelock.LeaderElectionRecord{HolderIdentity: "a"}))
+		client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: electortest.Unavailable()} })
+		f.pass(20 * time.Second) // the term is lost, and the Elector is through with it
+		client.Intercept(nil)
+		_, _, err = l.Get(ctx)
+		require.ErrorIs(f, err, elector.ErrNotLeader)
+		l.RecordEvent("stopped leading")
+		record, _, err = l.Get(ctx)
+		require.NoError(f, err)
+		require.Empty(f, record.HolderIdentity)
+		stop()
+		f.pass(time.Second)
+	})
+}
+
 // Client-go's own lock does that too: it takes its own record up again.
 func TestALeaseThatWasNotReleasedIsTakenUpAgainByTheSameReplica(t *testing.T) {
 	keeps := func(p *program) { p.config.ReleaseOnCancel = false }

@@ -411,3 +411,23 @@ func TestWithoutReleaseOnCancelTheLeaseIsKeptWhileWorkDrains(t *testing.T) {
 		require.Less(t, took, 15100*time.Millisecond)
 	})
 }
+
+func TestWithoutReleaseOnCancelTheLeaseIsKeptForASecondForWorkThatNeverAsks(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.lenient = true // the process would end
+		end := make(chan struct{})
+		defer close(end)
+		a := f.start("a", func(p *program) {
+			p.config.ReleaseOnCancel = false
+			p.work = func(context.Context) { <-end }
+		})
+		f.await(time.Second, nil)
+		f.start("b")
+		f.pass(10 * time.Second)
+		begin := time.Now()
+		a.stop()
+		f.await(time.Minute, a)
+		require.Greater(t, time.Since(begin), 12*time.Second)
+		require.Less(t, time.Since(begin), 16100*time.Millisecond)
+	})
+}
