@@ -9,8 +9,8 @@ import (
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
-// A cutoff stops a lock's writes, so that its Lease expires: that is neither a release, because the work may go on, nor
-// the end of the process. The Elector sees writes that fail.
+// A cutoff stops a lock's requests, so that its Lease expires: that is neither a release, because the work may go on, nor
+// the end of the process. The Elector sees requests that fail.
 type cutoff struct{ on atomic.Bool }
 
 // cutoffClient is a LeasesGetter behind a cutoff.
@@ -36,6 +36,14 @@ func (c *cutoffClient) Wrap(leases coordinationv1client.LeaseInterface) coordina
 type cutoffLeases struct {
 	coordinationv1client.LeaseInterface
 	cutoff *cutoff
+}
+
+// Get is refused once the cutoff is on. Otherwise answers and refusals would alternate in the log.
+func (l *cutoffLeases) Get(ctx context.Context, name string, opts metav1.GetOptions) (*coordinationv1.Lease, error) {
+	if l.cutoff.on.Load() {
+		return nil, errLeft
+	}
+	return l.LeaseInterface.Get(ctx, name, opts)
 }
 
 // Create is refused once the cutoff is on.

@@ -257,11 +257,16 @@ func (f *fleet) makeLease(holder string, seconds int32) {
 func logged(t *testing.T) (log func() string) {
 	var mu sync.Mutex
 	var lines strings.Builder
+	var last string // klog writes an error once for each lower severity, too
 	klog.LogToStderr(false)
 	klog.SetOutput(writer(func(p []byte) (int, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		return lines.Write(p)
+		if line := string(p); line != last {
+			last = line
+			lines.WriteString(line)
+		}
+		return len(p), nil
 	}))
 	t.Cleanup(func() { klog.LogToStderr(true) })
 	return func() string {

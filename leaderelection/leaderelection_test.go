@@ -153,29 +153,54 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 	})
 }
 
+// leads has a lock lead, as client-go does it.
+func (f *fleet) leads(client *electortest.Client) *leaderelection.Lock {
+	l, err := leaderelection.NewLock(client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: "a"})
+	require.NoError(f, err)
+	record, _, err := l.Get(f.Context())
+	require.NoError(f, err)
+	require.Empty(f, record.HolderIdentity)
+	require.NoError(f, l.Update(f.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "a"}))
+	return l
+}
+
+func unavailable(electortest.Request) electortest.Fault {
+	return electortest.Fault{Err: electortest.Unavailable()}
+}
+
 // Else client-go would take the next term for the one that it has lost.
 func TestGetBeginsNoCampaignBeforeClientGoHasStopped(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		client := f.api.Client("a")
-		l, err := leaderelection.NewLock(client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: "a"})
-		require.NoError(f, err)
-		ctx, stop := context.WithTimeout(f.Context(), time.Hour)
-		defer stop()
-		record, _, err := l.Get(ctx)
-		require.NoError(f, err)
-		require.Empty(f, record.HolderIdentity)
-		require.NoError(f, l.Update(ctx, resourcelock.LeaderElectionRecord{HolderIdentity: "a"}))
-		client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: electortest.Unavailable()} })
+		l := f.leads(client)
+		client.Intercept(unavailable)
 		f.pass(20 * time.Second) // the term is lost, and the Elector is through with it
 		client.Intercept(nil)
-		_, _, err = l.Get(ctx)
+		_, _, err := l.Get(f.Context())
 		require.ErrorIs(f, err, elector.ErrNotLeader)
 		l.RecordEvent("stopped leading")
-		record, _, err = l.Get(ctx)
+		ctx, stop := context.WithTimeout(f.Context(), time.Hour)
+		record, _, err := l.Get(ctx)
 		require.NoError(f, err)
 		require.Empty(f, record.HolderIdentity)
 		stop()
 		f.pass(time.Second)
+	})
+}
+
+// Client-go asks for a release before it ends the context of the callback, and it may not have heard of a loss.
+func TestALostTermIsNotReleased(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		client := f.api.Client("a")
+		l := f.leads(client)
+		client.Intercept(unavailable)
+		f.pass(12 * time.Second)
+		require.ErrorIs(f, l.Update(f.Context(), resourcelock.LeaderElectionRecord{}), elector.ErrNotLeader)
+		l.RecordEvent("stopped leading")
+		client.Intercept(nil)
+		f.pass(time.Second)
+		require.Equal(f, "a", *f.lease().Spec.HolderIdentity)
+		f.pass(time.Minute)
 	})
 }
 

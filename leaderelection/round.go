@@ -255,19 +255,10 @@ func (l *Lock) next(r *round, asked time.Time) next {
 		return next{}
 	case r.state == released || r.work != nil && !unjoined:
 		return next{leave: true}
-	}
-	return l.outlive(r)
-}
-
-// outlive stays in a term that is over and whose work may go on, because nobody can know when that has ended: the Lease
-// is not released but expires, unless client-go campaigns anew.
-func (l *Lock) outlive(r *round) next {
-	switch {
-	case l.overruns && !l.joins:
+	case l.overruns && !l.joins: // so that OnOverrun is called unless the process has ended, or client-go campaigns anew
 		return next{cutOff: true}
-	case r.term.Valid(): // given up by StepDown: until it has run out
-		return next{cutOff: true, again: r.term.ValidUntil()}
 	}
+	// The term is over and its work may go on, because nobody can know when that has ended: the Lease is left to expire.
 	return next{cutOff: true, leave: true}
 }
 

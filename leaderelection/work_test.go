@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -413,10 +414,9 @@ func TestWithoutReleaseOnCancelTheLeaseIsKeptWhileWorkDrains(t *testing.T) {
 }
 
 func TestWithoutReleaseOnCancelTheLeaseIsKeptForASecondForWorkThatNeverAsks(t *testing.T) {
-	inFleet(t, func(f *fleet) {
-		f.lenient = true // the process would end
+	inFleet(t, func(f *fleet) { // which fails when two work at once
 		end := make(chan struct{})
-		defer close(end)
+		defer leaderelection.SetExit(func(int) { close(end) })()
 		a := f.start("a", func(p *program) {
 			p.config.ReleaseOnCancel = false
 			p.work = func(context.Context) { <-end }
@@ -425,9 +425,26 @@ func TestWithoutReleaseOnCancelTheLeaseIsKeptForASecondForWorkThatNeverAsks(t *t
 		f.start("b")
 		f.pass(10 * time.Second)
 		begin := time.Now()
+		log := logged(t)
 		a.stop()
 		f.await(time.Minute, a)
 		require.Greater(t, time.Since(begin), 12*time.Second)
 		require.Less(t, time.Since(begin), 16100*time.Millisecond)
+		require.LessOrEqual(t, strings.Count(log(), "is tried again"), 5, "answers and refusals do not alternate")
+	})
+}
+
+func TestAReleaseIsTriedForAsLongAsTheLeaseLasts(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		a := f.start("a")
+		f.await(time.Second, nil)
+		f.pass(20 * time.Second)
+		renewed := f.lease().Spec.RenewTime.Time
+		a.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: electortest.Unavailable()} })
+		a.stop()
+		f.pass(12*time.Second - time.Since(renewed)) // the term is over, and so is the work
+		a.client.Intercept(nil)
+		<-a.done
+		require.Empty(t, *f.lease().Spec.HolderIdentity)
 	})
 }
