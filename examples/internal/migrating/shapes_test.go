@@ -19,14 +19,16 @@ const (
 	ourImport       = `"github.com/elector-go/elector/leaderelection"`
 )
 
-// shapes are the programs of the guide, and what moving them over has to give.
-var shapes = []struct {
+// A shape is a program of the guide, and what moving it over has to give.
+type shape struct {
 	program string
 	joined  bool          // the next one works only after the old one has stopped
 	within  time.Duration // from SIGTERM to the next leader's work: much more than it takes, for a machine under load
 	slow    bool          // before, nothing is released
 	killed  bool          // it does not stop by itself: before it exits in OnStoppedLeading, and afterwards it says why it ends
-}{
+}
+
+var shapes = []shape{
 	{program: "runOrDie", joined: true, within: 10 * time.Second},
 	{program: "loopOfRun", joined: true, within: 10 * time.Second},
 	{program: "restarts", joined: true, within: 10 * time.Second},
@@ -46,26 +48,7 @@ func TestClientGoProgramsMoveOverByTheImportAlone(t *testing.T) {
 			t.Parallel()
 			took := map[string]time.Duration{}
 			for _, binary := range []string{"shapes", "moved"} {
-				f := newShapes(t, "watch")
-				old := f.start(binary, c.program)
-				f.await(old, "Working")
-				next := f.standby(binary, c.program)
-				if c.program == "health" {
-					code, body := f.Get(old, "/healthz")
-					require.Equal(t, 200, code, body)
-				}
-				at := f.Terminate(old)
-				works := f.await(next, "Working")
-				took[binary] = works.At.Sub(at).Round(time.Millisecond)
-				if ended := f.ExitCode(old); c.killed && binary == "moved" {
-					require.Equal(t, 1, ended)
-					require.Contains(t, f.Log(old), "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends")
-				} else {
-					require.Zero(t, ended)
-				}
-				if c.joined && binary == "moved" {
-					require.False(t, works.At.Before(f.await(old, "Stopped").At), "two work at once")
-				}
+				t.Run(binary, func(t *testing.T) { took[binary] = handOver(t, c, binary) })
 			}
 			t.Logf("SIGTERM to the next one's work: before %v, after %v", took["shapes"], took["moved"])
 			require.Less(t, took["moved"], c.within)
@@ -74,6 +57,30 @@ func TestClientGoProgramsMoveOverByTheImportAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// handOver terminates a leader of a shape, and returns the time from then to the work of the next leader.
+func handOver(t *testing.T, c shape, binary string) time.Duration {
+	f := newShapes(t, "watch")
+	old := f.start(binary, c.program)
+	f.await(old, "Working")
+	next := f.standby(binary, c.program)
+	if c.program == "health" {
+		code, body := f.Get(old, "/healthz")
+		require.Equal(t, 200, code, body)
+	}
+	at := f.Terminate(old)
+	works := f.await(next, "Working")
+	if ended := f.ExitCode(old); c.killed && binary == "moved" {
+		require.Equal(t, 1, ended)
+		require.Contains(t, f.Log(old), "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends")
+	} else {
+		require.Zero(t, ended)
+	}
+	if c.joined && binary == "moved" {
+		require.False(t, works.At.Before(f.await(old, "Stopped").At), "two work at once")
+	}
+	return works.At.Sub(at).Round(time.Millisecond)
 }
 
 func TestClientGoProgramsMoveOverWithoutTheRightToWatch(t *testing.T) {
