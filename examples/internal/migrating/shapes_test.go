@@ -36,7 +36,7 @@ var shapes = []shape{
 	{program: "deaf", within: 10 * time.Second},
 	{program: "late", within: 30 * time.Second, killed: true},
 	{program: "background", joined: true, within: 10 * time.Second},
-	{program: "unreleased", joined: true, within: 30 * time.Second, slow: true},
+	{program: "unreleased", within: 30 * time.Second, slow: true},
 	{program: "hostname", joined: true, within: 10 * time.Second},
 	{program: "health", joined: true, within: 10 * time.Second},
 }
