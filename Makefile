@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model migrating compat compat-build \
+.PHONY: test race servers quick e2e chaos scale bench lint sim mutants figures model migrating compat compat-build \
 	compat-lock compat-operator compat-servers importers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
@@ -48,6 +48,10 @@ bench:
 # What happens to processes, connections and servers in the worst case, beside client-go's elector.
 chaos:
 	go -C e2e test $(RACE) -count=1 -v -timeout 30m -run TestChaos . -chaos
+
+# Six hundred elections in each of two processes, on idle and on busy processors, beside client-go's elector.
+scale: servers
+	go -C e2e test -count=1 -v -timeout 30m -run TestScale . -scale
 
 lint:
 	@for m in $(MODULES); do \

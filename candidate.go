@@ -43,9 +43,7 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.opts.Identity)
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	if e.client != nil {
-		ctx = e.client.use(ctx)
-	}
+	e.client.use()
 	report := newReporter(e, log)
 	config := e.config()
 	config.Follows = follows
@@ -73,9 +71,7 @@ func (c *candidate) close() {
 	c.timer.Stop()
 	c.deaths.stop()
 	c.stateDir.unlock(c.machine.Status().Holder == c.opts.Identity)
-	if c.client != nil {
-		c.client.unuse()
-	}
+	c.client.unuse()
 	s := c.machine.Status()
 	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), lastError: c.lastErr})
 	c.report.wait()
@@ -84,7 +80,11 @@ func (c *candidate) close() {
 // run takes part in the election until ctx ends or the callback returns by itself, and returns what Run returns.
 func (c *candidate) run(ctx context.Context) error {
 	c.log.Info("Campaigning")
-	c.step(ctx, protocol.Event{Kind: protocol.Tick})
+	first := protocol.Event{Kind: protocol.Tick}
+	if ctx.Err() != nil {
+		first.Kind = protocol.Stop
+	}
+	c.step(ctx, first)
 	for !c.ended {
 		ev := protocol.Event{Kind: protocol.Campaign}
 		if c.again {
@@ -102,6 +102,11 @@ func (c *candidate) run(ctx context.Context) error {
 func (c *candidate) step(ctx context.Context, ev protocol.Event) {
 	for _, id := range c.watches.returned() {
 		c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.WatchEnded, ID: id}, now()))
+	}
+	for _, k := range c.requests.under {
+		if left := k.leaves(c.opts.RenewDeadline / 3); left.Kind != protocol.Tick {
+			c.carryOut(ctx, c.machine.Step(left, now()))
+		}
 	}
 	if c.machine.Status().Phase == protocol.StandingBy {
 		if dead := c.stateDir.lock(); len(dead) > 0 {
@@ -163,7 +168,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 		case protocol.Cancel:
 			c.cancel(e.ID, e.OK)
 		case protocol.Suspect:
-			c.suspect(e.ID)
+			c.suspect(e.ID, timeOf(e.Sent))
 		case protocol.Watch:
 			c.watch(e.ID)
 		case protocol.Unwatch:

@@ -180,7 +180,7 @@ func TestWhoCannotWatchAsksOnceARenewalIsLate(t *testing.T) {
 	follows(t, func(m *morgue, d *deaths, log *[]string) {
 		m.broken = errors.New("forbidden")
 		term := termOf("a", 1)
-		for range 60 { // renewals in time
+		for range 61 { // renewals in time
 			d.follow(heldFor(term, 2500*time.Millisecond, 15*time.Second))
 			time.Sleep(2 * time.Second)
 		}

@@ -7,6 +7,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/elector-go/elector"
 )
 
 // A gate stops a lock's writes, so that its Lease expires: that is neither a release, because the work may go on, nor
@@ -21,16 +24,32 @@ type gatedClient struct {
 
 // Leases returns the client of a namespace.
 func (c *gatedClient) Leases(namespace string) coordinationv1client.LeaseInterface {
-	return c.Wrap(c.behind.Leases(namespace))
+	return c.gate.wrap(c.behind.Leases(namespace))
 }
 
-// Unwrap and Wrap let elector.New find a client of elector.NewClient behind the gate, and put its second connection
-// behind the gate, too.
-func (c *gatedClient) Unwrap() coordinationv1client.LeasesGetter { return c.behind }
+// behind puts the client behind the gate. A Client of package elector remains one, with its connections.
+func (g *gate) behind(leases coordinationv1client.LeasesGetter) coordinationv1client.LeasesGetter {
+	c, ok := leases.(*elector.Client)
+	switch {
+	case !ok:
+		return &gatedClient{leases, g}
+	case c == nil:
+		return leases // elector.New refuses it
+	default:
+		return c.Wrap(g.wrap)
+	}
+}
 
-// Wrap puts the client of a namespace behind the gate.
-func (c *gatedClient) Wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface {
-	return &gatedLeases{leases, c.gate}
+// RESTClient lets elector.New see what is underneath.
+func (c *gatedClient) RESTClient() rest.Interface {
+	if over, ok := c.behind.(interface{ RESTClient() rest.Interface }); ok {
+		return over.RESTClient()
+	}
+	return nil
+}
+
+func (g *gate) wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface {
+	return &gatedLeases{leases, g}
 }
 
 type gatedLeases struct {

@@ -73,7 +73,7 @@ func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock,
 		if leases == nil {
 			return elector.New(nil, opts)
 		}
-		return elector.New(&gatedClient{leases, &l.gate}, opts)
+		return elector.New(l.gate.behind(leases), opts)
 	})
 }
 
@@ -84,7 +84,7 @@ func NewForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 		if err != nil {
 			return elector.NewForConfig(cfg, opts) // whose error names the mistakes in opts, too
 		}
-		return elector.New(&gatedClient{leases, &l.gate}, opts)
+		return elector.New(l.gate.behind(leases), opts)
 	})
 }
 

@@ -115,6 +115,10 @@ func (m *Machine) take(ev Event) {
 		if i := slices.IndexFunc(m.calls, func(k *call) bool { return k.id == ev.ID }); i >= 0 {
 			m.leaves(m.calls[i], ev.At)
 		}
+	case Dials:
+		if i := slices.IndexFunc(m.calls, func(k *call) bool { return k.id == ev.ID }); i >= 0 {
+			m.calls[i].dials = true
+		}
 	case Answered:
 		m.answered(ev)
 	case WatchOpened, WatchShowed, WatchGone, WatchEnded:

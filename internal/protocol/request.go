@@ -17,9 +17,10 @@ type call struct {
 	spare   bool    // it uses the second connection
 	handed  Instant // when it was handed out
 	left    bool    // it has left the process
+	dials   bool    // it waits for a connection, and another may be made sooner
 	sent    Instant // just before it left; until then, when it was handed out
 	overdue Instant // once it has left: from then on a second attempt may be sent
-	giveUp  Instant
+	giveUp  Instant // RenewDeadline after it left; twice that after it was handed out, if it does not leave
 
 	void    bool // a write that wins nothing, because another's record was seen since it was sent (S5, S6)
 	ignored bool // another one was answered in its place: its own answer counts no more
@@ -28,7 +29,7 @@ type call struct {
 
 // isOverdue reports whether its answer should have come. One that has not left yet, as behind a rate limiter, waits for
 // nothing that a second attempt would not wait for, too (L12).
-func (k *call) isOverdue(now Instant) bool { return k.left && !now.Before(k.overdue) }
+func (k *call) isOverdue(now Instant) bool { return k.dials || k.left && !now.Before(k.overdue) }
 
 // counts reports whether its answer counts.
 func (k *call) counts() bool { return !k.givenUp && !k.ignored }
@@ -139,7 +140,7 @@ func (m *Machine) makeRoom() bool {
 // send hands out the request of a decision. A second attempt, while the first is overdue, uses the other connection.
 func (m *Machine) send(do action) {
 	m.lastID++
-	k := &call{id: m.lastID, do: do, verb: Get, on: m.seen.record.Version, base: m.changes, handed: m.now, sent: m.now, giveUp: m.now.Add(m.RenewDeadline)}
+	k := &call{id: m.lastID, do: do, verb: Get, on: m.seen.record.Version, base: m.changes, handed: m.now, sent: m.now, giveUp: m.now.Add(2 * m.RenewDeadline)}
 	if other := m.calls.awaited(); other != nil {
 		k.spare = !other.spare
 	} else {
@@ -170,8 +171,9 @@ func (m *Machine) send(do action) {
 // leaves takes in that a request has left the process. Its write cannot have been applied before, so the term's authority
 // may count from then (S1).
 func (m *Machine) leaves(k *call, at Instant) {
-	if !k.left {
-		k.left, k.sent, k.overdue = true, at, m.now.Add(m.attemptLimit())
+	if !k.left && !k.givenUp {
+		k.left, k.dials, k.sent = true, false, at
+		k.overdue, k.giveUp = m.now.Add(m.attemptLimit()), at.Add(m.RenewDeadline)
 	}
 }
 
@@ -223,6 +225,9 @@ func (m *Machine) answered(ev Event) {
 	}
 	k := m.calls[i]
 	m.calls = slices.Delete(m.calls, i, i+1)
+	if !ev.At.IsZero() {
+		m.leaves(k, ev.At)
+	}
 	if !k.counts() {
 		if k.do == get && ev.Outcome == OK && !k.givenUp {
 			m.observe(m.seen.see(ev.Record, k.sent, m.now)) // it may be newer than what the other one has read
@@ -370,7 +375,10 @@ func (m *Machine) nextCall() Instant {
 			continue
 		}
 		at = earliest(at, k.giveUp)
-		if k.left && !k.ignored && m.now.Before(k.overdue) {
+		switch {
+		case !k.left:
+			at = earliest(at, m.now.Add(m.RenewDeadline/6)) // to hear whether it has
+		case !k.ignored && m.now.Before(k.overdue):
 			at = earliest(at, k.overdue)
 		}
 	}
