@@ -270,12 +270,18 @@ func (l *Lock) limit(since time.Time) time.Time {
 	return since.Add(l.drainLimit)
 }
 
-// end ends the process, because its callback has drained for DrainLimit and still runs. The term is valid.
+// resignNotice is for how long others leave the Lease alone that a process has let go which ends itself: it is gone by then,
+// whether its release was answered or not.
+const resignNotice = 2 * time.Second
+
+// end ends the process, because its callback has drained for DrainLimit and still runs. The term is valid, and is
+// resigned with notice.
 func (l *Lock) end(r *round) {
 	l.ending.Do(func() {
-		// RESIGN (S8): the notice belongs here. Its holder waits for the answer, for as long as the notice lasts at most.
-		// Without it the Lease expires.
-		klog.Background().Error(nil, "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends, so that another replica can lead",
+		ctx, cancel := context.WithTimeout(context.Background(), resignNotice/2)
+		defer cancel()
+		err := l.elector.Resign(ctx, resignNotice)
+		klog.Background().Error(err, "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends, so that another replica can lead",
 			"lease", l.name, "term", r.term, "drainLimit", l.drainLimit)
 		klog.Flush()
 		exit(1)

@@ -275,9 +275,13 @@ func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *
 					c.end(a)
 					f.pass(limit.is - time.Millisecond)
 					require.False(t, exited())
-					f.pass(2 * time.Millisecond)
+					f.pass(50 * time.Millisecond) // one request, to resign with notice
 					require.Equal(t, !c.expires, exited())
-					f.await(16*time.Second, a)
+					soon := 3 * time.Second
+					if c.expires {
+						soon = 16 * time.Second
+					}
+					f.await(soon, a)
 					require.True(t, exited())
 				})
 			})
