@@ -290,7 +290,7 @@ func (r *runner) lead(ctx context.Context) error {
 	if err != nil {
 		return ownFailure(err)
 	}
-	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "token", term.Token())
+	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "term", term.Token())
 	end := r.supervise(ctx, p, &d)
 	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
 	r.interrupted = p.terminal && end.status.Signaled() && end.status.Signal() == syscall.SIGINT
