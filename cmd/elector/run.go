@@ -218,7 +218,6 @@ func (r *runner) run(ctx context.Context) error {
 		}
 	}()
 	log := klog.FromContext(ctx)
-	log.Info("Standing by", "lease", r.lease.String(), "identity", r.elector.Status().Identity)
 	const longest = time.Minute
 	for pause := time.Second; ; pause = min(2*pause, longest) {
 		err := r.elector.Run(ctx)
