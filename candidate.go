@@ -35,9 +35,10 @@ type candidate struct {
 	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
-	ended bool  // Run returns
-	err   error // what Run returns
-	again bool  // campaign again
+	resigned bool  // the Lease is released although the callback may still run
+	ended    bool  // Run returns
+	err      error // what Run returns
+	again    bool  // campaign again
 }
 
 func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
@@ -125,13 +126,16 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 	c.publish(status, wake)
 	c.deaths.follow(c.whoMayDie(status))
 	var ended, asked, returned <-chan struct{}
+	var resign <-chan time.Duration
 	switch status.Phase {
 	case protocol.StandingBy, protocol.Following:
 		ended = ctx.Done()
 	case protocol.Leading:
-		ended, asked, returned = c.active.ctx.Done(), c.active.stepDown, c.active.returned
+		ended, asked, returned, resign = c.active.ctx.Done(), c.active.stepDown, c.active.returned, c.active.resign
 	case protocol.Draining:
 		c.oversee(timeOf(status.Draining))
+		returned, resign = c.active.returned, c.active.resign
+	case protocol.Over: // resigned
 		returned = c.active.returned
 	}
 	c.timer.Reset(until(wake))
@@ -141,6 +145,9 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 		return protocol.Event{Kind: protocol.Stop}
 	case <-asked:
 		return protocol.Event{Kind: protocol.StepDown}
+	case notice := <-resign:
+		c.resigned = true
+		return protocol.Event{Kind: protocol.Resign, Delay: notice}
 	case <-returned:
 		return c.returned()
 	case r := <-c.requests.replies:
@@ -267,6 +274,7 @@ func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 	l := &activeTerm{
 		log:      c.log.WithValues("term", e.Token),
 		stepDown: make(chan struct{}),
+		resign:   make(chan time.Duration, 1),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
 		term:     newTerm(c.Elector, e.Token, e.Sent),
@@ -306,6 +314,10 @@ func (c *candidate) returned() protocol.Event {
 	c.report.stopping(l, l.cause, holder)
 	c.report.ended(l, l.cause, c.object())
 	l.cancel(nil)
+	if c.resigned {
+		c.ended, c.err = true, errResigned
+		return protocol.Event{Kind: protocol.Tick}
+	}
 	lost := l.loss(l.cause)
 	return protocol.Event{Kind: protocol.Returned, OK: lost != nil && lost.givenUp()}
 }
@@ -326,6 +338,11 @@ func (c *candidate) letGo(ctx context.Context, e protocol.Effect) {
 	}
 	l.err = err
 	c.report.released(l, e, err)
+	if c.resigned {
+		c.publish(c.machine.Status(), c.machine.Wake())
+		close(l.done)
+		return // the process is about to end
+	}
 	c.active = nil
 	c.publish(c.machine.Status(), c.machine.Wake()) // whoever has waited for StepDown sees that the Lease is free
 	c.current.Store(nil)
@@ -369,12 +386,11 @@ func (c *candidate) object() *coordinationv1.Lease {
 func (c *candidate) publish(status protocol.Status, awake protocol.Instant) {
 	c.report.stuck(status.Stuck)
 	s := &snapshot{
-		leader:       status.Holder,
-		lastRenewal:  timeOf(status.LastRenewal),
-		lastError:    c.lastErr,
-		refusedSince: timeOf(status.RefusedFrom),
-		awake:        awake,
-		stuck:        status.Stuck,
+		leader:      status.Holder,
+		lastRenewal: timeOf(status.LastRenewal),
+		lastError:   c.lastErr,
+		awake:       awake,
+		stuck:       status.Stuck,
 	}
 	if status.Phase == protocol.Leading || status.Phase == protocol.Draining {
 		s.term = c.active.term

@@ -23,7 +23,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // L5 and NewClient: what lies between an Elector and the server's HTTP.
@@ -187,7 +187,7 @@ func TestElectorsThatComeAndGoLeaveNothingBehind(t *testing.T) {
 // L3, for an Elector and for a lock for client-go, whose client is around that of NewClient.
 func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 	opts := elector.Options{Namespace: namespace, Name: name, Identity: "a", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second}
-	acquire := func(ctx context.Context, l *lock.Lock, err error) error {
+	acquire := func(ctx context.Context, l *leaderelection.Lock, err error) error {
 		if err == nil {
 			_, _, err = l.Get(ctx)
 		}
@@ -203,14 +203,14 @@ func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 			}
 			return err
 		},
-		"lock.New": func(ctx context.Context, cfg *rest.Config) error {
+		"leaderelection.NewLock": func(ctx context.Context, cfg *rest.Config) error {
 			client, err := elector.NewClient(cfg)
 			require.NoError(t, err)
-			l, err := lock.New(client, opts)
+			l, err := leaderelection.NewLock(client, opts)
 			return acquire(ctx, l, err)
 		},
-		"lock.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
-			l, err := lock.NewForConfig(cfg, opts)
+		"leaderelection.NewLockForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			l, err := leaderelection.NewLockForConfig(cfg, opts)
 			return acquire(ctx, l, err)
 		},
 	} {

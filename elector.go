@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -124,5 +125,30 @@ func (e *Elector) StepDown(ctx context.Context) error {
 		return l.err
 	case <-ctx.Done():
 		return fmt.Errorf("elector: stepping down, but not waited for: %w", context.Cause(ctx))
+	}
+}
+
+// Resign is for a process that is about to end itself although its callback still runs: it ends the term, and releases the
+// Lease with notice. Other candidates lead when the notice has passed, instead of when the Lease expires. The caller must end
+// the process within notice of calling Resign, whatever Resign returns: the release may have been carried out although no
+// answer came. Notice counts in whole seconds, two at least.
+//
+// Resign returns once the release is answered, or ctx's error if that ends first. It returns ErrNotLeader if there is no
+// callback, and an error if the Lease could not be released, because it has expired, for example. OnOverrun is a place for
+// it. Candidates of other libraries may not wait for the notice: they take a Lease without a holder at once.
+func (e *Elector) Resign(ctx context.Context, notice time.Duration) error {
+	l := e.current.Load()
+	if l == nil {
+		return ErrNotLeader
+	}
+	select {
+	case l.resign <- notice:
+	default: // another call has
+	}
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return fmt.Errorf("elector: resigning, but not waited for: %w", context.Cause(ctx))
 	}
 }

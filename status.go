@@ -59,13 +59,12 @@ func (e *Elector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // snapshot is what the election's goroutine publishes for readers in others.
 type snapshot struct {
-	leader       string
-	term         Term
-	lastRenewal  time.Time
-	lastError    error
-	refusedSince time.Time        // when the API began to refuse requests for a reason that waiting does not cure; else zero
-	awake        protocol.Instant // the loop means to act again by then
-	stuck        bool             // no more requests are sent, because clients do not return from those under way
+	leader      string
+	term        Term
+	lastRenewal time.Time
+	lastError   error
+	awake       protocol.Instant // the loop means to act again by then
+	stuck       bool             // no more requests are sent, because clients do not return from those under way
 }
 
 // IsLeader reports whether this candidate leads at this moment. It reads the clock at each call, so it is false as soon
@@ -97,11 +96,9 @@ func (e *Elector) Status() Status {
 //   - while the callback overruns its Lease: its ctx has ended, it still runs, and another replica may lead soon;
 //   - when the election's loop has been stuck for more than a LeaseDuration;
 //   - when requests do not return although their time is up, so that no more are sent;
-//   - when the API has refused this candidate (401, 403, 404, 422, or a certificate that is not trusted) for more than
-//     a LeaseDuration: somebody has to change a setting.
 //
-// A standby is healthy. So is a candidate that cannot reach the API, because a restart would not help: see Status and
-// the log. Do not make readiness depend on leading, or a rolling update never ends.
+// A standby is healthy. So is a candidate that cannot reach the API, or that the API refuses, because a restart would not
+// help: see Status, the log and the metrics. Do not make readiness depend on leading, or a rolling update never ends.
 func (e *Elector) Check(*http.Request) error {
 	s := e.state.Load()
 	lease := e.opts.Namespace + "/" + e.opts.Name
@@ -112,8 +109,6 @@ func (e *Elector) Check(*http.Request) error {
 		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, -until(s.awake).Round(time.Second))
 	case s.stuck:
 		return fmt.Errorf("elector: lease %s: %w", lease, errStuck)
-	case !s.refusedSince.IsZero() && time.Since(s.refusedSince) > e.opts.LeaseDuration:
-		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
 	}
 	return nil
 }

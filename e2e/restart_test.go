@@ -132,7 +132,7 @@ func TestClientGoIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
 	}
 }
 
-// The same programs on package lock, with a directory that proves it.
+// The same programs on package leaderelection, with a directory that proves it.
 func TestALockWithStateDirIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
 	t.Parallel()
 	took := newFleet(t).restartInPlace("-state-dir=" + t.TempDir())

@@ -20,7 +20,7 @@ import (
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/internal/mistake"
 	"github.com/elector-go/elector/internal/optional"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // forever is the GracefulShutdownTimeout of a manager that waits until all its Runnables have stopped.
@@ -78,7 +78,7 @@ func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options
 	cfg = cmp.Or(opts.LeaderElectionConfig, cfg)
 	events := &events{cfg: cfg}
 	o, err := electorOptions(opts, events, more)
-	inner, also := lock.NewForConfig(cfg, o)
+	inner, also := leaderelection.NewLockForConfig(cfg, o)
 	if err := errors.Join(err, also); err != nil {
 		return nil, fmt.Errorf("operator: %w", mistake.Reword(err, names))
 	}
@@ -87,7 +87,7 @@ func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options
 	opts.LeaderElectionResourceLockInterface = l
 	opts.LeaderElectionReleaseOnCancel = true
 	opts.LeaseDuration = ptr.To(cmp.Or(o.LeaseDuration, 15*time.Second)) // client-go's check wants it, and it has no other use
-	opts.RenewDeadline, opts.RetryPeriod = ptr.To(lock.RenewDeadline), ptr.To(lock.RetryPeriod)
+	opts.RenewDeadline, opts.RetryPeriod = ptr.To(leaderelection.LockRenewDeadline), ptr.To(leaderelection.LockRetryPeriod)
 	logger := opts.Logger
 	if logger.GetSink() == nil {
 		logger = log.Log
@@ -184,4 +184,3 @@ func checkFields(opts any) (err error) {
 	}
 	return err
 }
-

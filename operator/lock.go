@@ -9,14 +9,14 @@ import (
 
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // A managerLock is a Lock for the elector of a manager. That elector logs each error of a lock as one of the API, and
 // asks again until its RenewDeadline, although the Elector has logged what has happened. So here no error reaches it:
 // after a loss it finds that it is somebody else, who does not hold the Lease, and stops.
 type managerLock struct {
-	*lock.Lock
+	*leaderelection.Lock
 	events  *events
 	leading atomic.Bool
 	lose    sync.Once

@@ -105,7 +105,7 @@ func copyOfLibrary() (string, error) {
 	}
 	for line := bufio.NewScanner(bytes.NewReader(files)); line.Scan(); {
 		path := line.Text()
-		if top, _, deep := strings.Cut(path, "/"); deep && top != "electortest" && top != "lock" {
+		if top, _, deep := strings.Cut(path, "/"); deep && top != "electortest" && top != "leaderelection" {
 			continue
 		}
 		content, err := os.ReadFile(path)

@@ -501,16 +501,14 @@ type Status struct {
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
 	Suspended   bool    // the term has no authority at present (S14)
 	LastRenewal Instant // when the last write that holds the Lease was sent; zero before the first
-	Refused     bool    // the API refuses this candidate until somebody changes a setting
-	RefusedFrom Instant
-	Stuck       bool // no more requests are sent, because clients do not return from those under way (L9)
+	Stuck       bool    // no more requests are sent, because clients do not return from those under way (L9)
 }
 
 // Status returns what others may want to know.
 func (m *Machine) Status() Status {
 	s := Status{
 		Phase: m.phase, Known: m.seen.known(), Holder: m.seen.holder(), Expires: m.seen.expires, LastRenewal: m.lastRenewal,
-		Suspended: m.phase == Leading && m.own.suspended, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
+		Suspended: m.phase == Leading && m.own.suspended, Stuck: m.stuck(),
 	}
 	if m.seen.exists {
 		s.Object, s.Acquired, s.Late = m.seen.record.Object, m.seen.record.Acquired, m.seen.late()

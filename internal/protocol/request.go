@@ -318,7 +318,7 @@ func (m *Machine) failed(k *call, ev Event) {
 		m.emit(Effect{Kind: Suspect, ID: k.id})
 	}
 	m.notBefore = m.now.Add(m.pause(ev.RetryAfter))
-	m.trouble.failed(k, ev.Outcome == Refused, m.now)
+	m.trouble.failed(k, ev.Outcome == Refused)
 	m.emit(Effect{Kind: Trouble, ID: k.id, OK: ev.Outcome == Refused})
 }
 

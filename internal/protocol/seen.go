@@ -69,7 +69,11 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	case again:
 		// API servers that answer in turns, one of them from an old state: nothing has happened.
 	case back && r.Holder == "":
-		// An older record takes nothing back that a newer one has promised (S3).
+		// An older record takes nothing back that a newer one has promised (S3). If it is a release with notice, and not so
+		// old after all, that binds, too (S8).
+		if r.Released() && r.Seconds > 1 {
+			next.expires = latest(o.expires, now.Add(r.Duration()))
+		}
 	case r.Released() && renewed:
 		next.expires, next.promised = Instant{}, Instant{}
 		if r.Seconds > 1 {

@@ -76,7 +76,7 @@ func (w *world) check(kind checkKind, roll uint32) {
 			w.fail("S6", "%s has not put the Lease back 100ms after it was deleted", p.name())
 		}
 	case checkHandedOver:
-		if !w.storm && w.leading() == nil && len(w.terms) == w.handOver {
+		if !w.storm && w.leading() == nil && len(w.terms) == int(roll) {
 			w.fail("hand-over", "nobody leads, though the Lease was released in the calm")
 		}
 	case checkQuiet:
@@ -139,8 +139,7 @@ func (w *world) released(p *process, e *protocol.Effect) {
 	}
 	retry := max(timings[w.plan.Timing].retry, timings[w.plan.Others].retry)
 	if e.Released && len(w.alive) > 1 {
-		w.handOver = len(w.terms)
-		w.push(event{at: w.now + retry*5/4 + maxYield + time.Second, kind: evCheck, arg: int32(checkHandedOver)})
+		w.push(event{at: w.now + retry*5/4 + maxYield + time.Second, kind: evCheck, arg: int32(checkHandedOver), gen: uint32(len(w.terms))})
 	}
 }
 

@@ -33,7 +33,6 @@ type world struct {
 	leadBy     time.Duration
 	tested     *process // by a check of the calm
 	testedTerm uint32
-	handOver   int      // how many terms had begun when the Lease was released in the calm
 	told       *process // was shown another holder just now
 
 	inside  []*process

@@ -1,4 +1,4 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"context"
@@ -7,15 +7,14 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
-func ExampleUpgrade() {
+func ExampleNewLeaderElector() {
 	elect := func(ctx context.Context, client kubernetes.Interface, work func(ctx context.Context)) error {
-		config, err := lock.Upgrade(leaderelection.LeaderElectionConfig{
+		le, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: "shop", Name: "order-controller"},
 				Client:     client.CoordinationV1(),
@@ -30,10 +29,6 @@ func ExampleUpgrade() {
 				OnStoppedLeading: func() { log.Print("stopped leading") },
 			},
 		})
-		if err != nil {
-			return err
-		}
-		le, err := leaderelection.NewLeaderElector(config)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,8 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,12 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 const (
@@ -45,7 +47,7 @@ type program struct {
 	config  leaderelection.LeaderElectionConfig
 	options func(o *elector.Options) // what Upgrade changes
 	elector *leaderelection.LeaderElector
-	lock    *lock.Lock
+	lock    *leaderelection.Lock
 	stop    context.CancelFunc
 	done    chan struct{} // closed once Run has returned
 	drain   time.Duration // how long the work takes to stop
@@ -84,20 +86,20 @@ func inFleet(t *testing.T, test func(f *fleet)) {
 func (f *fleet) start(who string, change ...func(p *program)) *program {
 	f.Helper()
 	p := f.prepare(who, change...)
-	config, err := lock.Upgrade(p.config, p.options)
+	config, err := leaderelection.Upgrade(p.config, p.options)
 	require.NoError(f, err)
-	p.config, p.lock = config, config.Lock.(*lock.Lock)
+	p.config, p.lock = config, config.Lock.(*leaderelection.Lock)
 	return p.launch()
 }
 
-// startOnNew starts a replica on New.
-func (f *fleet) startOnNew(who string, change ...func(p *program)) *program {
+// startOnLock starts a replica on NewLock.
+func (f *fleet) startOnLock(who string, change ...func(p *program)) *program {
 	f.Helper()
 	p := f.prepare(who, change...)
-	l, err := lock.New(p.client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: who})
+	l, err := leaderelection.NewLock(p.client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: who})
 	require.NoError(f, err)
 	p.lock, p.config.Lock = l, l
-	p.config.RenewDeadline, p.config.RetryPeriod = lock.RenewDeadline, lock.RetryPeriod
+	p.config.RenewDeadline, p.config.RetryPeriod = leaderelection.LockRenewDeadline, leaderelection.LockRetryPeriod
 	return p.launch()
 }
 
@@ -133,7 +135,7 @@ func (f *fleet) prepare(who string, change ...func(p *program)) *program {
 
 func (p *program) launch() *program {
 	var err error
-	p.elector, err = leaderelection.NewLeaderElector(p.config)
+	p.elector, err = clientgo.NewLeaderElector(p.config)
 	require.NoError(p.f, err)
 	p.f.replicas = append(p.f.replicas, p)
 	p.run()
@@ -250,3 +252,31 @@ func (f *fleet) makeLease(holder string, seconds int32) {
 	}, metav1.CreateOptions{})
 	require.NoError(f, err)
 }
+
+// logged collects what is logged from here on, until the test ends.
+func logged(t *testing.T) (log func() string) {
+	var mu sync.Mutex
+	var lines strings.Builder
+	var last string // klog writes an error once for each lower severity, too
+	klog.LogToStderr(false)
+	klog.SetOutput(writer(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if line := string(p); line != last {
+			last = line
+			lines.WriteString(line)
+		}
+		return len(p), nil
+	}))
+	t.Cleanup(func() { klog.LogToStderr(true) })
+	return func() string {
+		klog.Flush()
+		mu.Lock()
+		defer mu.Unlock()
+		return lines.String()
+	}
+}
+
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

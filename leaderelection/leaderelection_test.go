@@ -1,4 +1,4 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"context"
@@ -12,13 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 func TestMain(m *testing.M) {
@@ -106,6 +106,21 @@ func TestAStandbyThatIsStoppedEndsAtOnceAndWritesNothing(t *testing.T) {
 	})
 }
 
+func TestAStandbyThatIsStoppedLogsNoError(t *testing.T) {
+	each(t, func(f *fleet, start starter) {
+		start(f, "a")
+		f.await(time.Second, nil)
+		b := start(f, "b")
+		f.pass(time.Second)
+		log := logged(f.T)
+		b.stop()
+		<-b.done
+		for line := range strings.Lines(log()) {
+			require.NotEqual(f, "E", line[:1], line)
+		}
+	})
+}
+
 func TestACampaignThatIsStoppedAtAnyMomentLeavesNoLeaseBehind(t *testing.T) {
 	each(t, func(f *fleet, start starter) {
 		for i := range 60 {
@@ -129,7 +144,7 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 		f.steal("thief")
 		begin := time.Now()
 		<-a.done
-		require.Less(f, time.Since(begin), lock.RenewDeadline+2*lock.RetryPeriod)
+		require.Less(f, time.Since(begin), leaderelection.LockRenewDeadline+2*leaderelection.LockRetryPeriod)
 		f.pass(time.Second)
 		require.Equal(f, 1, int(a.terms.Load()))
 		a.run()
@@ -138,12 +153,63 @@ func TestALossEndsRunAndRunMayBeCalledAgain(t *testing.T) {
 	})
 }
 
+// leads has a lock lead, as client-go does it.
+func (f *fleet) leads(client *electortest.Client) *leaderelection.Lock {
+	l, err := leaderelection.NewLock(client.CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: "a"})
+	require.NoError(f, err)
+	record, _, err := l.Get(f.Context())
+	require.NoError(f, err)
+	require.Empty(f, record.HolderIdentity)
+	require.NoError(f, l.Update(f.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "a"}))
+	return l
+}
+
+func unavailable(electortest.Request) electortest.Fault {
+	return electortest.Fault{Err: electortest.Unavailable()}
+}
+
+// Else client-go would take the next term for the one that it has lost.
+func TestGetBeginsNoCampaignBeforeClientGoHasStopped(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		client := f.api.Client("a")
+		l := f.leads(client)
+		client.Intercept(unavailable)
+		f.pass(20 * time.Second) // the term is lost, and the Elector is through with it
+		client.Intercept(nil)
+		_, _, err := l.Get(f.Context())
+		require.ErrorIs(f, err, elector.ErrNotLeader)
+		l.RecordEvent("stopped leading")
+		ctx, stop := context.WithTimeout(f.Context(), time.Hour)
+		record, _, err := l.Get(ctx)
+		require.NoError(f, err)
+		require.Empty(f, record.HolderIdentity)
+		stop()
+		f.pass(time.Second)
+	})
+}
+
+// Client-go asks for a release before it ends the context of the callback, and it may not have heard of a loss.
+func TestALostTermIsNotReleased(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		client := f.api.Client("a")
+		l := f.leads(client)
+		client.Intercept(unavailable)
+		f.pass(12 * time.Second)
+		require.ErrorIs(f, l.Update(f.Context(), resourcelock.LeaderElectionRecord{}), elector.ErrNotLeader)
+		l.RecordEvent("stopped leading")
+		client.Intercept(nil)
+		f.pass(time.Second)
+		require.Equal(f, "a", *f.lease().Spec.HolderIdentity)
+		f.pass(time.Minute)
+	})
+}
+
 // Client-go's own lock does that too: it takes its own record up again.
 func TestALeaseThatWasNotReleasedIsTakenUpAgainByTheSameReplica(t *testing.T) {
 	keeps := func(p *program) { p.config.ReleaseOnCancel = false }
 	for name, start := range map[string]func(f *fleet) *program{
 		"Upgrade": func(f *fleet) *program { return f.start("a", keeps) },
-		"New":     func(f *fleet) *program { return f.startOnNew("a", keeps) },
+		"NewLock": func(f *fleet) *program { return f.startOnLock("a", keeps) },
 	} {
 		for _, after := range []time.Duration{time.Millisecond, 6 * time.Second} {
 			t.Run(name+"/"+after.String(), func(t *testing.T) {
@@ -172,7 +238,7 @@ func TestWithoutReleaseOnCancelTheLeaseExpires(t *testing.T) {
 	keeps := func(p *program) { p.config.ReleaseOnCancel = false }
 	for name, start := range map[string]func(f *fleet) *program{
 		"Upgrade": func(f *fleet) *program { return f.start("a", keeps) },
-		"New":     func(f *fleet) *program { return f.startOnNew("a", keeps) },
+		"NewLock": func(f *fleet) *program { return f.startOnLock("a", keeps) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFleet(t, func(f *fleet) {
@@ -308,49 +374,49 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 		made func() error
 		want []string
 	}{
-		"New": {
+		"NewLock": {
 			func() error {
-				_, err := lock.New(nil, elector.Options{Namespace: "shop", Run: func(context.Context) error { return nil }, LeaseDuration: time.Millisecond})
+				_, err := leaderelection.NewLock(nil, elector.Options{Namespace: "shop", Run: func(context.Context) error { return nil }, LeaseDuration: time.Millisecond})
 				return err
 			}, []string{"leases: required", "Options.Run: must be nil", "Options.Name", "Options.LeaseDuration"},
 		},
-		"NewForConfig": {
+		"NewLockForConfig": {
 			func() error {
-				_, err := lock.NewForConfig(nil, elector.Options{Run: func(context.Context) error { return nil }})
+				_, err := leaderelection.NewLockForConfig(nil, elector.Options{Run: func(context.Context) error { return nil }})
 				return err
 			}, []string{"cfg: required", "Options.Run: must be nil", "Options.Name"},
 		},
 		"Upgrade of nothing": {
 			func() error {
-				_, err := lock.Upgrade(leaderelection.LeaderElectionConfig{Coordinated: true, LeaseDuration: 500 * time.Millisecond})
+				_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{Coordinated: true, LeaseDuration: 500 * time.Millisecond})
 				return err
 			}, []string{"Lock: required", "Coordinated", "OnStartedLeading", "OnStoppedLeading", "LeaseDuration"},
 		},
 		"Upgrade without a client": {
 			func() error {
-				_, err := lock.Upgrade(leaderelection.LeaderElectionConfig{Lock: &resourcelock.LeaseLock{}, Callbacks: callbacks})
+				_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{Lock: &resourcelock.LeaseLock{}, Callbacks: callbacks})
 				return err
 			}, []string{"LeaseLock.Client: required"},
 		},
 		"Upgrade of another lock": {
 			func() error {
-				_, err := lock.Upgrade(leaderelection.LeaderElectionConfig{Lock: &resourcelock.MultiLock{}, Callbacks: callbacks})
+				_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{Lock: &resourcelock.MultiLock{}, Callbacks: callbacks})
 				return err
 			}, []string{"*resourcelock.MultiLock: must be a *resourcelock.LeaseLock"},
 		},
 		"Upgrade twice": {
 			func() error {
-				l, err := lock.New(leases, elector.Options{Namespace: "shop", Name: "n"})
+				l, err := leaderelection.NewLock(leases, elector.Options{Namespace: "shop", Name: "n"})
 				if err != nil {
 					return nil
 				}
-				_, err = lock.Upgrade(leaderelection.LeaderElectionConfig{Lock: l, Callbacks: callbacks})
+				_, err = leaderelection.Upgrade(leaderelection.LeaderElectionConfig{Lock: l, Callbacks: callbacks})
 				return err
 			}, []string{"upgrade a config once"},
 		},
 		"Upgrade of an unnamed Lease": {
 			func() error {
-				_, err := lock.Upgrade(leaderelection.LeaderElectionConfig{
+				_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{
 					Lock: &resourcelock.LeaseLock{LeaseMeta: metav1.ObjectMeta{Namespace: "shop"}, Client: leases}, Callbacks: callbacks,
 					LeaseDuration: time.Second, RenewDeadline: 2 * time.Second,
 				})
@@ -368,23 +434,42 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	}
 }
 
+// What a newer client-go adds must not be lost without a word. The type stands for that of v0.38.
+func TestAFieldThatIsNotKnownIsRefusedByName(t *testing.T) {
+	type recovery struct{ Deadline time.Duration }
+	type config struct {
+		Lock      resourcelock.Interface
+		Recovery  *recovery
+		WriteGate bool
+	}
+	require.Empty(t, leaderelection.Unknown(config{Lock: &resourcelock.LeaseLock{}}))
+	errs := leaderelection.Unknown(config{Recovery: &recovery{}, WriteGate: true})
+	require.Len(t, errs, 2)
+	require.EqualError(t, errs[0], `LeaderElectionConfig.Recovery: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
+	require.ErrorContains(t, errs[1], "LeaderElectionConfig.WriteGate: not supported yet")
+	require.Empty(t, leaderelection.Unknown(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{}, LeaseDuration: 1, RenewDeadline: 1, RetryPeriod: 1, Callbacks: callbacks, WatchDog: &leaderelection.HealthzAdaptor{},
+		ReleaseOnCancel: true, Name: "n", Coordinated: true,
+	}))
+}
+
 func TestUpgradeTakesDurationsThatClientGoTakes(t *testing.T) {
 	leases := electortest.NewServer().Client("a").CoordinationV1()
 	config := leaderelection.LeaderElectionConfig{
 		Lock:          &resourcelock.LeaseLock{LeaseMeta: metav1.ObjectMeta{Namespace: "shop", Name: "n"}, Client: leases, LockConfig: resourcelock.ResourceLockConfig{Identity: "a"}},
 		LeaseDuration: 15500 * time.Millisecond, RenewDeadline: 10 * time.Second, RetryPeriod: 8 * time.Second, Callbacks: callbacks,
 	}
-	upgraded, err := lock.Upgrade(config)
+	upgraded, err := leaderelection.Upgrade(config)
 	require.NoError(t, err)
 	require.IsType(t, &resourcelock.LeaseLock{}, config.Lock, "the config given is not changed")
 	require.Equal(t, 15*time.Second, upgraded.LeaseDuration)
-	_, err = leaderelection.NewLeaderElector(upgraded)
+	_, err = clientgo.NewLeaderElector(upgraded)
 	require.NoError(t, err)
 }
 
-func TestNewForConfigChangesNothingInTheConfig(t *testing.T) {
+func TestNewLockForConfigChangesNothingInTheConfig(t *testing.T) {
 	cfg := &rest.Config{Host: "https://127.0.0.1:1"}
-	l, err := lock.NewForConfig(cfg, elector.Options{Namespace: "shop", Name: "n", Identity: "a"})
+	l, err := leaderelection.NewLockForConfig(cfg, elector.Options{Namespace: "shop", Name: "n", Identity: "a"})
 	require.NoError(t, err)
 	require.Nil(t, cfg.WrapTransport)
 	require.Equal(t, "a", l.Identity())

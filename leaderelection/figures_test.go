@@ -1,4 +1,4 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 type starter func(f *fleet, who string) *program
@@ -19,7 +19,7 @@ var starters = []struct {
 	start starter
 }{
 	{"Upgrade", func(f *fleet, who string) *program { return f.start(who) }},
-	{"New", func(f *fleet, who string) *program { return f.startOnNew(who) }},
+	{"NewLock", func(f *fleet, who string) *program { return f.startOnLock(who) }},
 }
 
 // clientGo is what the figures are compared with.
@@ -150,7 +150,7 @@ func TestALossIsActedOnBeforeTheStopBudgetIsTouched(t *testing.T) {
 				took := leader.at(&leader.told).Sub(at)
 				t.Logf("another holder to the end of the work's context: %v", took)
 				require.Positive(t, took)
-				require.Less(t, took, lock.RenewDeadline+2*lock.RetryPeriod)
+				require.Less(t, took, leaderelection.LockRenewDeadline+2*leaderelection.LockRetryPeriod)
 			})
 		})
 	}

@@ -1,4 +1,4 @@
-package lock_test
+package leaderelection_test
 
 import (
 	"fmt"
@@ -34,7 +34,7 @@ func simulate(f *fleet, random *rand.Rand) {
 		case 0:
 			return f.start(who, drain, backgroundsUnlessReleased)
 		case 1:
-			return f.startOnNew(who, func(p *program) { // what New cannot wait for has to stop at once
+			return f.startOnLock(who, func(p *program) { // what NewLock cannot wait for has to stop at once
 				p.config.ReleaseOnCancel = random.IntN(2) == 0
 			})
 		default:

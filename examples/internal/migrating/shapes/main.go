@@ -1,5 +1,5 @@
-// Command oneline is small programs on client-go's leaderelection, each before and after it is moved to package lock, for
-// MIGRATING.md.
+// Command shapes is small programs on client-go's leaderelection, one for each way in which programs elect, for
+// MIGRATING.md. The tests move it over: they build it once more, with another import path and no other change.
 package main
 
 import (
@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -21,14 +20,16 @@ import (
 type program func(ctx context.Context, client kubernetes.Interface, namespace string)
 
 var programs = map[string]program{
-	"clientset-before": clientsetBefore, "clientset-after": clientsetAfter,
-	"library-before": libraryBefore, "library-after": libraryAfter,
-	"deaf-before": deafBefore, "deaf-after": deafAfter,
-	"background-before": backgroundBefore, "background-after": backgroundAfter,
-	"unreleased-before": unreleasedBefore, "unreleased-after": unreleasedAfter,
-	"several-before": severalBefore, "several-after": severalAfter,
-	"hostname-before": hostnameBefore, "hostname-after": hostnameAfter,
-	"health-before": healthBefore, "health-after": healthAfter,
+	"runOrDie":   runOrDie,
+	"loopOfRun":  loopOfRun,
+	"restarts":   restarts,
+	"several":    several,
+	"deaf":       deaf,
+	"late":       late,
+	"background": background,
+	"unreleased": unreleased,
+	"hostname":   hostname,
+	"health":     health,
 }
 
 var probes http.ServeMux
@@ -65,24 +66,10 @@ func work(ctx context.Context) {
 	klog.InfoS("Stopped")
 }
 
-// workForEver has no way to be stopped.
-func workForEver() {
-	klog.InfoS("Working")
-	select {}
-}
-
 // identity is one for each process. In a pod it is the pod's name.
 func identity() string {
 	host, _ := os.Hostname()
 	return host + "-" + time.Now().Format("150405.000000")
-}
-
-// hostname is the host's, or what a test calls it whose processes share one host.
-func hostname() (string, error) {
-	if name := os.Getenv("TEST_HOSTNAME"); name != "" {
-		return name, nil
-	}
-	return os.Hostname()
 }
 
 func stopped() { klog.InfoS("Stopped leading") }
@@ -91,12 +78,4 @@ func stopped() { klog.InfoS("Stopped leading") }
 func exits() {
 	klog.InfoS("Stopped leading")
 	os.Exit(0)
-}
-
-// both runs two elections side by side.
-func both(one, two func()) {
-	var wg sync.WaitGroup
-	wg.Go(one)
-	wg.Go(two)
-	wg.Wait()
 }

@@ -1,72 +1,60 @@
-package lock
+package leaderelection
 
 import (
 	"context"
 	"sync/atomic"
 	"time"
-
-	"k8s.io/client-go/tools/leaderelection"
 )
 
-// unheeded is how long a callback is waited for that has never asked its context whether it has ended: it cannot hear
-// that it should stop, but it may hear of it in another way.
+// unheeded is how long a release waits for work whose end cannot be known: of a callback that has never asked its context
+// whether it has ended, but may hear of it in another way, and of goroutines that a callback has left behind.
 const unheeded = time.Second
 
-// work is one call of OnStartedLeading.
+// work is one call of OnStartedLeading. Its nil is one that is not waited for.
 type work struct {
 	asked    atomic.Bool // its context was asked whether it has ended, or another was made of it
 	returned chan struct{}
-	early    bool // it returned before it was asked to: goroutines of its own may work on. Written before returned closes
+	before   bool // it returned before it was asked to. Written before returned closes
 }
 
 func newWork() *work { return &work{returned: make(chan struct{})} }
 
-// over reports whether the callback has returned.
-func (w *work) over() bool {
+// running reports whether the callback has not returned.
+func (w *work) running() bool {
+	if w == nil {
+		return false
+	}
 	select {
 	case <-w.returned:
-		return true
-	default:
 		return false
+	default:
+		return true
 	}
 }
 
-// drain waits until the callback has returned, as long as it may hear that it should, until the term is lost, or until the
-// limit, if there is one.
-func (w *work) drain(lost <-chan struct{}, limit time.Duration) {
-	deaf := time.NewTimer(unheeded)
-	defer deaf.Stop()
-	var over <-chan time.Time
-	if limit > 0 {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-		over = timer.C
+// deaf reports whether the callback runs and cannot hear that it should stop, as far as anybody knows.
+func (w *work) deaf() bool { return w.running() && !w.asked.Load() }
+
+// early reports whether the callback returned before it was asked to, so that goroutines of its own may work on.
+func (w *work) early() bool { return w != nil && !w.running() && w.before }
+
+// end is closed when the callback returns. It is nil if that is over.
+func (w *work) end() <-chan struct{} {
+	if !w.running() {
+		return nil
 	}
-	for {
-		select {
-		case <-w.returned:
-			return
-		case <-lost:
-			return
-		case <-over:
-			return
-		case <-deaf.C:
-			if !w.asked.Load() {
-				return
-			}
-		}
-	}
+	return w.returned
 }
 
 // join returns callbacks that the lock knows the beginning and the end of.
-func (l *Lock) join(callbacks leaderelection.LeaderCallbacks) leaderelection.LeaderCallbacks {
+func (l *Lock) join(callbacks LeaderCallbacks) LeaderCallbacks {
 	started, stopped := callbacks.OnStartedLeading, callbacks.OnStoppedLeading
 	callbacks.OnStartedLeading = func(ctx context.Context) {
 		l.mu.Lock()
-		s := l.session
-		work := s.work
+		r := l.round
+		work := r.work
 		l.mu.Unlock()
-		work.run(l.workContext(ctx, s, work), started)
+		work.run(r.workContext(ctx, work), started)
 	}
 	callbacks.OnStoppedLeading = func() {
 		l.settle()
@@ -77,10 +65,10 @@ func (l *Lock) join(callbacks leaderelection.LeaderCallbacks) leaderelection.Lea
 
 // workContext returns the context of OnStartedLeading: client-go's, which ends with the term at the latest. It lives on
 // when the callback returns, because the callback's goroutines may use it.
-func (l *Lock) workContext(ctx context.Context, s *session, work *work) context.Context {
+func (r *round) workContext(ctx context.Context, work *work) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
-	return &heeding{ctx, s.ctx, &work.asked}
+	context.AfterFunc(r.ctx, func() { cancel(context.Cause(r.ctx)) })
+	return &heeding{ctx, r.ctx, &work.asked}
 }
 
 // run calls the callback. A panic is passed on before anything is released; runtime.Goexit counts as a return.
@@ -89,7 +77,7 @@ func (w *work) run(ctx context.Context, started func(context.Context)) {
 		if r := recover(); r != nil {
 			panic(r)
 		}
-		w.early = ctx.(*heeding).Context.Err() == nil
+		w.before = ctx.(*heeding).Context.Err() == nil
 		close(w.returned)
 	}()
 	started(ctx)
@@ -98,10 +86,10 @@ func (w *work) run(ctx context.Context, started func(context.Context)) {
 // settle ends a campaign that client-go has ended while it slept between two calls of Get.
 func (l *Lock) settle() {
 	l.mu.Lock()
-	s := l.session
+	r := l.round
 	l.mu.Unlock()
-	if s != nil && l.giveUp(s) {
-		<-s.ended
+	if r != nil && l.abandon(r) {
+		<-r.ended
 	}
 }
 

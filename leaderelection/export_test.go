@@ -1,4 +1,4 @@
-package lock
+package leaderelection
 
 // SetExit replaces os.Exit until the function returned is called.
 func SetExit(f func(code int)) (restore func()) {
@@ -6,3 +6,6 @@ func SetExit(f func(code int)) (restore func()) {
 	exit = f
 	return func() { exit = was }
 }
+
+// Unknown is unknown, for a config of a newer client-go.
+var Unknown = unknown

@@ -1,6 +1,7 @@
-package lock
+package leaderelection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,20 +22,20 @@ import (
 // The durations for client-go's elector on a Lock. They cost no requests: they say how long client-go takes to act on a
 // loss, and how long it sleeps after each answer of the Lock. Its LeaseDuration stays that of Options.
 const (
-	RenewDeadline = 500 * time.Millisecond
-	RetryPeriod   = 20 * time.Millisecond
+	LockRenewDeadline = 500 * time.Millisecond
+	LockRetryPeriod   = 20 * time.Millisecond
 )
 
 // reaction is what client-go's elector may take, with these durations, from a refused Update to the end of the
-// context of OnStartedLeading. New takes it off the authority that a Lock confirms.
-const reaction = RenewDeadline + 2*RetryPeriod
+// context of OnStartedLeading. NewLock takes it off the authority that a Lock confirms.
+const reaction = LockRenewDeadline + 2*LockRetryPeriod
 
 var (
-	errUnused = errors.New("lock: Create is never needed: Get has acquired the Lease by the time it returns")
-	errLeft   = errors.New("lock: client-go's elector ended without a release (ReleaseOnCancel is off), so the lease is left to expire")
+	errUnused = errors.New("leaderelection: Create is never needed: Get has acquired the Lease by the time it returns")
+	errLeft   = errors.New("leaderelection: client-go's elector ended without a release (ReleaseOnCancel is off), so the lease is left to expire")
 )
 
-// A Lock is a resourcelock.Interface that is backed by an Elector. Make it with New, NewForConfig or Upgrade. It is for
+// A Lock is a resourcelock.Interface that is backed by an Elector. Make it with NewLock, NewLockForConfig or Upgrade. It is for
 // one LeaderElector at a time; another may use it once the Run of the first has returned.
 type Lock struct {
 	elector  *elector.Elector
@@ -44,20 +45,22 @@ type Lock struct {
 	margin   time.Duration // how long before a term's end an Update is refused
 	joins    bool          // made by Upgrade: OnStartedLeading is waited for
 	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
-	gate     gate
+	exits    bool          // made by Upgrade, and the process ends itself: Options.OnOverrun is not set
+	ending   sync.Once     // ends the process
+	cutoff   cutoff
 
-	drainLimit time.Duration // Options.DrainLimit, where the Elector does not know that the work drains
+	drainLimit time.Duration // Options.DrainLimit
 
 	mu       sync.Mutex // guards what follows; it is never held while waiting
 	changed  chan struct{}
-	session  *session // nil before the first
-	holder   string   // last seen in the Lease
-	reported string   // last shown to client-go as the holder
-	records  uint64   // shown so far
-	warned   bool     // of a RenewDeadline that is too long
+	round    *round // nil before the first
+	holder   string // last seen in the Lease
+	reported string // last shown to client-go as the holder
+	records  uint64 // shown so far
+	warned   bool   // of a RenewDeadline that is too long
 }
 
-// New returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
+// NewLock returns a lock for client-go's elector that uses the caller's client. It sends no request. Options.Run must be
 // nil: the lock sets it, and SingleTerm. All else in opts means what it means for elector.New. All mistakes are reported
 // at once. Several locks, and Electors, may share a client made by elector.NewClient.
 //
@@ -65,26 +68,26 @@ type Lock struct {
 // Lease is left to expire at once.
 //
 // The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
-// opts. A release is sent when client-go asks for it: unlike Upgrade, New cannot know whether OnStartedLeading has
+// opts. A release is sent when client-go asks for it: unlike Upgrade, NewLock cannot know whether OnStartedLeading has
 // returned. Nor can it after a loss, so OnOverrun is called then, if it is set, unless the process has ended by the time
 // that three quarters of the stop budget are spent.
-func New(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock, error) {
+func NewLock(leases coordinationv1client.LeasesGetter, opts elector.Options) (*Lock, error) {
 	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
 		if leases == nil {
 			return elector.New(nil, opts)
 		}
-		return elector.New(l.gate.behind(leases), opts)
+		return elector.New(l.cutoff.behind(leases), opts)
 	})
 }
 
-// NewForConfig is New with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
-func NewForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
+// NewLockForConfig is NewLock with a client of the lock's own, made from cfg as elector.NewForConfig makes it. cfg is not changed.
+func NewLockForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 	return newLock(opts, func(l *Lock, opts elector.Options) (*elector.Elector, error) {
 		leases, err := elector.NewClient(cfg)
 		if err != nil {
 			return elector.NewForConfig(cfg, opts) // whose error names the mistakes in opts, too
 		}
-		return elector.New(l.gate.behind(leases), opts)
+		return elector.New(l.cutoff.behind(leases), opts)
 	})
 }
 
@@ -104,11 +107,11 @@ func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*el
 	opts.Run, opts.SingleTerm = l.lead, true
 	el, err := makeElector(l, opts)
 	if err = errors.Join(taken, err); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("leaderelection: %w", err)
 	}
 	promise, err := opts.Promise()
 	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, fmt.Errorf("leaderelection: %w", err)
 	}
 	l.elector, l.identity = el, el.Status().Identity
 	l.name = strings.TrimPrefix(opts.Namespace+"/"+opts.Name, "/")
@@ -135,7 +138,7 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 	for {
 		l.mu.Lock()
 		holder, known, err := l.answer(ctx)
-		changed, s := l.changed, l.session
+		changed, r := l.changed, l.round
 		if known {
 			defer l.mu.Unlock()
 			return l.record(holder)
@@ -147,34 +150,52 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if l.giveUp(s) {
-				<-s.ended // the Lease may just have been won, and is released then
+			if l.abandon(r) {
+				<-r.ended // the Lease may just have been won, and is released then
 			}
-			return nil, nil, ctx.Err()
+			return l.parting(ctx)
 		}
 	}
 }
 
-// answer is what Get returns at this moment: a holder, if known, or an error; neither means to wait for a change. It
-// makes the session that client-go needs. The caller holds mu.
-func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error) {
-	s := l.session
-	if s == nil || s.over() && s.phase != granted {
-		s = l.begin(ctx)
+// parting is what Get returns when ctx has ended: the holder as it was, because client-go logs an error as if something had
+// failed.
+func (l *Lock) parting(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if holder := cmp.Or(l.another(), l.reported); holder != "" && holder != l.identity {
+		return l.record(holder)
 	}
-	switch valid := l.valid(s); {
-	case s.phase == won && valid:
-		return "", true, nil
-	case s.phase == left:
-		l.resume(ctx, s, valid)
-		return "", s.phase == won, nil
-	case s.phase == granted && valid:
-		return l.identity, true, nil
-	case s.phase == granted && l.another() == "":
-		return "", false, fmt.Errorf("lock: %w", elector.ErrNotLeader)
-	case s.phase == granted, s.phase == campaigning && l.another() != "" && l.another() != l.reported:
-		l.reported = l.another()
-		return l.reported, true, nil
+	return nil, nil, ctx.Err()
+}
+
+// answer is what Get returns at this moment: a holder, if known, or an error; neither means to wait for a change. It
+// makes the round that client-go needs. The caller holds mu.
+func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error) {
+	r := l.round
+	if r == nil || r.state == over {
+		r = l.begin(ctx)
+	}
+	if r.state == left {
+		l.resume(ctx, r)
+	}
+	switch another := l.another(); r.state {
+	case won:
+		return "", l.valid(r), nil
+	case led, refused, unheard:
+		if l.valid(r) {
+			return l.identity, true, nil
+		}
+		if another == "" {
+			return "", false, fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
+		}
+		l.reported = another
+		return another, true, nil
+	case campaigning:
+		if another != "" && another != l.reported {
+			l.reported = another
+			return another, true, nil
+		}
 	}
 	return "", false, nil
 }
@@ -204,39 +225,43 @@ func (l *Lock) record(holder string) (*resourcelock.LeaderElectionRecord, []byte
 // without a holder is a release: it returns when the Lease is released, even if ctx ends before.
 func (l *Lock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	l.mu.Lock()
-	s := l.session
+	r := l.round
 	l.mu.Unlock()
 	switch {
-	case s == nil:
-		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+	case r == nil:
+		return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 	case record.HolderIdentity == "":
-		return l.release(s)
-	case !l.grant(s):
-		l.hold(ctx, s)
+		return l.release(r)
+	case !l.accept(r):
+		l.hold(ctx, r)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.refused = s.phase != granted || !l.valid(s); s.refused {
-		return fmt.Errorf("lock: %w", elector.ErrNotLeader)
+	if r.leads() && l.valid(r) {
+		l.move(r, accepts)
+		return nil
 	}
-	return nil
+	l.move(r, refuses)
+	return fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
 }
 
 // hold waits in place of client-go, which would otherwise ask again all the time: until the term has to be checked
 // again, ctx ends, or the term is lost.
-func (l *Lock) hold(ctx context.Context, s *session) {
+func (l *Lock) hold(ctx context.Context, r *round) {
 	deadline, ok := ctx.Deadline()
-	if !ok || s.term == (elector.Term{}) {
+	l.mu.Lock()
+	term, end := r.term, r.ctx
+	l.mu.Unlock()
+	if !ok || end == nil {
 		return
 	}
 	l.warn(ctx, time.Until(deadline))
-	wait := min(time.Until(deadline)/2, time.Until(s.term.ValidUntil())-l.margin)
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(min(time.Until(deadline)/2, time.Until(term.ValidUntil())-l.margin))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-s.lost:
+	case <-end.Done():
 	}
 }
 
@@ -244,18 +269,35 @@ func (l *Lock) hold(ctx context.Context, s *session) {
 func (l *Lock) warn(ctx context.Context, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.warned || l.joins || left <= 2*RenewDeadline {
+	if l.warned || l.joins || left <= 2*LockRenewDeadline {
 		return
 	}
 	l.warned = true
-	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be lock.RenewDeadline: client-go acts on a loss only after it",
-		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", RenewDeadline)
+	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be leaderelection.LockRenewDeadline: client-go acts on a loss only after it",
+		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", LockRenewDeadline)
 }
 
-// RecordEvent is how client-go says that it has begun to lead and that it has stopped. Events are the Elector's: see
-// Options.Events.
+// RecordEvent is how client-go says that it has begun to lead and that it has stopped. Unless it has released the Lease
+// before, or lost it, nobody knows then whether the callback is over: the Lease is kept until it has returned, and left to
+// expire. Events are the Elector's: see Options.Events.
 func (l *Lock) RecordEvent(event string) {
-	if event == "stopped leading" {
-		l.stopped()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if event == "stopped leading" && l.round != nil {
+		l.move(l.round, stops)
 	}
+}
+
+// wake lets those who wait decide again. The caller holds mu.
+func (l *Lock) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// see takes in the holder seen in the Lease.
+func (l *Lock) see(holder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holder = holder
+	l.wake()
 }
