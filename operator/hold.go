@@ -33,3 +33,27 @@ func (h *holding) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return h.gate.RoundTrip(req)
 }
+
+// A passing transport is a holding one for a manager that runs on standbys, too: what they write passes, such as the
+// certificates of webhooks.
+type passing struct {
+	holding
+	next http.RoundTripper
+}
+
+// passed is cfg for clients whose writes wait out a suspension.
+func passed(cfg *rest.Config, el *elector.Elector) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return &passing{holding{el, el.WrapTransport(next)}, next}
+	})
+	return cfg
+}
+
+// RoundTrip lets a request pass while there is no term to protect.
+func (p *passing) RoundTrip(req *http.Request) (*http.Response, error) {
+	if p.elector.Status().Term == (elector.Term{}) {
+		return p.next.RoundTrip(req)
+	}
+	return p.holding.RoundTrip(req)
+}
