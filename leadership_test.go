@@ -149,7 +149,7 @@ func TestAwaitHasTheReasonOfALossBeforeTheCallbacksContextEnds(t *testing.T) {
 
 // Whatever meets in one moment, nobody who waits is left waiting, and nobody is told that a term is valid that is over.
 func TestWhatMeetsInTheMomentThatATermIsSuspendedResumedOrLost(t *testing.T) {
-	for round := range 200 {
+	for round := range 60 {
 		e := anElector(time.Hour)
 		e.opts.RenewDeadline, e.opts.LeaseDuration = 2*time.Millisecond, 4*time.Millisecond
 		l := serve(t.Context(), e, time.Duration(round%4)*time.Millisecond)

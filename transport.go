@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
+
+	"github.com/elector-go/elector/internal/write"
 )
 
 // WrapTransport is a write gate, to be passed to rest.Config.Wrap: a client behind it writes only while this candidate
@@ -36,7 +37,7 @@ func (g *gate) WrappedRoundTripper() http.RoundTripper { return g.next }
 
 // RoundTrip lets a request through, or refuses it.
 func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
-	if reads(req) {
+	if !write.Is(req) {
 		return g.next.RoundTrip(req)
 	}
 	term, ok := req.Context().Value(g.elector).(Term)
@@ -97,23 +98,6 @@ func refusal(t Term) error {
 // cutOff is what a write gets that was under way when its term's authority ended.
 func cutOff(t Term) error {
 	return fmt.Errorf("the term ended while it was under way, and it may have been carried out: %w", refusal(t))
-}
-
-// review is the path of a question that is asked by a POST and changes nothing.
-var review = regexp.MustCompile(`/apis/(authentication|authorization)\.k8s\.io/[^/]+/(namespaces/[^/]+/)?[a-z]+reviews$`)
-
-// into is the path of a connection into a pod, which a WebSocket opens by a GET.
-var into = regexp.MustCompile(`/pods/[^/]+/(exec|attach|portforward)$`)
-
-func reads(req *http.Request) bool {
-	switch req.Method {
-	case "", http.MethodGet:
-		return !into.MatchString(req.URL.Path)
-	case http.MethodHead, http.MethodOptions:
-		return true
-	default:
-		return req.Method == http.MethodPost && review.MatchString(req.URL.Path)
-	}
 }
 
 // finishing returns body with a function that is called once it is closed. A body that can be written to, such as that

@@ -46,6 +46,7 @@ type Lock struct {
 	joins    bool          // made by Upgrade: OnStartedLeading is waited for
 	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
 	exits    bool          // made by Upgrade, and the process ends itself: Options.OnOverrun is not set
+	recovers bool          // Options.RecoveryDeadline is set: client-go is not shown a suspension
 	ending   sync.Once     // ends the process
 	cutoff   cutoff
 
@@ -66,6 +67,9 @@ type Lock struct {
 //
 // Options.DrainLimit has no effect: when the term is given up, by StepDown or because this replica is not healthy, the
 // Lease is left to expire at once.
+//
+// With Options.RecoveryDeadline client-go goes on leading while the term is suspended. Its callback then has to write through
+// the gate of the Elector, see Lock.Elector.
 //
 // The LeaderElectionConfig that it is put into has RenewDeadline and RetryPeriod of this package, and LeaseDuration of
 // opts. A release is sent when client-go asks for it: unlike Upgrade, NewLock cannot know whether OnStartedLeading has
@@ -92,7 +96,7 @@ func NewLockForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 }
 
 func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*elector.Elector, error)) (*Lock, error) {
-	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit}
+	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit, recovers: opts.RecoveryDeadline > 0}
 	var taken error
 	if opts.Run != nil {
 		taken = errors.New("Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")
@@ -256,7 +260,11 @@ func (l *Lock) hold(ctx context.Context, r *round) {
 		return
 	}
 	l.warn(ctx, time.Until(deadline))
-	timer := time.NewTimer(min(time.Until(deadline)/2, time.Until(term.ValidUntil())-l.margin))
+	wait := time.Until(deadline) / 2
+	if !l.recovers {
+		wait = min(wait, time.Until(term.ValidUntil())-l.margin)
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

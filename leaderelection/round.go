@@ -114,6 +114,9 @@ func (r *round) leads() bool { return r.state == led || r.state == refused }
 
 // valid reports whether client-go may go on leading. The caller holds mu.
 func (l *Lock) valid(r *round) bool {
+	if l.recovers && r.leads() {
+		return r.ctx.Err() == nil // be the term suspended: what ends it ends its ctx
+	}
 	return r.term.Valid() && r.ctx.Err() == nil && time.Until(r.term.ValidUntil()) > l.margin
 }
 

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/ptr"
@@ -18,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/elector-go/elector"
 )
 
 // A controller's name, queue and sources are fields of a type that is internal to controller-runtime, and there is no
@@ -215,15 +218,25 @@ func (p *parts) stopWithTerm() error {
 	return nil
 }
 
-// untilEnd is a reconciler that is not called any more when the term is over.
+// untilEnd is a reconciler that is not called any more when the term is over, nor while it is suspended.
 type untilEnd struct{ reconcile.Reconciler }
 
-// Reconcile leaves the request to the next leader, which reconciles all there is.
+// Reconcile leaves the request to the next leader, which reconciles all there is. What fails because the term is suspended
+// is no reason to back off: it is tried again as soon as the term is valid.
 func (r untilEnd) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	if ctx.Err() != nil {
+	term, elected := elector.TermFrom(ctx)
+	over := func() bool { return ctx.Err() != nil || elected && term.Await(ctx) != nil }
+	if over() {
 		return reconcile.Result{}, nil
 	}
-	return r.Reconciler.Reconcile(ctx, req)
+	result, err := r.Reconciler.Reconcile(ctx, req)
+	if err == nil || !elected || term.Valid() && !errors.Is(err, elector.ErrSuspended) {
+		return result, err
+	}
+	if over() {
+		return reconcile.Result{}, nil
+	}
+	return reconcile.Result{RequeueAfter: time.Nanosecond}, nil
 }
 
 // queueGauges are controller-runtime's gauges of work queues, which do not go back to zero when a queue is shut down.

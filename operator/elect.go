@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -57,6 +58,14 @@ var names = mistake.Names{
 //
 // The election makes Events on the Lease, unless more sets elector.Options.Events.
 //
+// With elector.Options.RecoveryDeadline an outage of the API does not end the process:
+//
+//	operator.Elect(cfg, &opts, func(o *elector.Options) { o.RecoveryDeadline = 10 * time.Minute })
+//
+// While the term is suspended, what the manager's client writes waits; a write that was under way fails. What a standby writes
+// passes as ever. Elect does not reach clients that the program makes itself, from Manager.GetConfig for example: wrap their
+// config with the Elector's WrapTransport, or use New, which reaches them.
+//
 // As with the manager's own election, Start returns an error when leadership is lost, and the process must end then. The
 // log has the reason. If it has not ended when three quarters of the stop budget, LeaseDuration − RenewDeadline, are
 // spent, OnOverrun is called; unless more sets another, it ends the process with code 1.
@@ -67,6 +76,16 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 	l, err := elect(cfg, opts, more)
 	if l == nil {
 		return nil, err
+	}
+	if l.recovers {
+		newClient := opts.NewClient
+		if newClient == nil {
+			newClient = client.New
+		}
+		opts.NewClient = func(cfg *rest.Config, o client.Options) (client.Client, error) {
+			o.HTTPClient = nil // that was made before
+			return newClient(passed(cfg, l.Elector()), o)
+		}
 	}
 	return l.Elector(), nil
 }
@@ -84,6 +103,7 @@ func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options
 	}
 	events.source = inner.Identity()
 	l := &managerLock{Lock: inner, events: events, lost: make(chan struct{})}
+	l.recovers = o.RecoveryDeadline > 0
 	opts.LeaderElectionResourceLockInterface = l
 	opts.LeaderElectionReleaseOnCancel = true
 	opts.LeaseDuration = ptr.To(cmp.Or(o.LeaseDuration, 15*time.Second)) // client-go's check wants it, and it has no other use
@@ -104,11 +124,15 @@ func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options
 
 // New is manager.New, and ctrl.NewManager, with Elect before it. It is for programs that have no variable for their options:
 // one word changes. The manager is controller-runtime's own, but for its Start: that returns as soon as leadership is
-// lost, with an error that says why and matches elector.ErrLost.
+// lost, with an error that says why and matches elector.ErrLost. With elector.Options.RecoveryDeadline a suspension reaches
+// every client that is made from the manager's config.
 func New(cfg *rest.Config, opts manager.Options, more ...func(*elector.Options)) (manager.Manager, error) {
 	l, err := elect(cfg, &opts, more)
 	if err != nil {
 		return nil, err
+	}
+	if l != nil && l.recovers {
+		cfg = passed(cfg, l.Elector())
 	}
 	mgr, err := manager.New(cfg, opts)
 	if err != nil || l == nil {

@@ -21,6 +21,8 @@ type managerLock struct {
 	leading atomic.Bool
 	lose    sync.Once
 	lost    chan struct{} // closed when the term was lost
+
+	recovers bool // Options.RecoveryDeadline is set
 }
 
 // isLost reports whether the term was lost.

@@ -52,6 +52,10 @@ type Manager struct {
 // for ever, unless it is set. If it is set, and the controllers take longer than that to stop, the process ends with the
 // Lease held, and the next leader waits until it expires.
 //
+// With elector.Options.RecoveryDeadline an outage of the API ends no term. While the term is suspended, writes of these
+// clients wait, and so do reconciliations that have not begun; they go on when the term is valid again. A write that was under
+// way fails. A reconciliation that fails meanwhile is repeated at once, without back-off.
+//
 // Each of more may change the election's options, to set Metrics or StateDir for example. Run is not theirs to set. Events
 // are made on the Lease as by manager.New, unless they set others.
 // OnOverrun ends the process, with code 1, unless it is set: the controllers of an ended term did not stop, and another
@@ -114,9 +118,7 @@ func (m *Manager) gated(cfg *rest.Config) *rest.Config {
 	if m.elector == nil {
 		return cfg
 	}
-	cfg = rest.CopyConfig(cfg)
-	cfg.Wrap(m.elector.WrapTransport)
-	return cfg
+	return held(cfg, m.elector)
 }
 
 // run is what the manager runs on every replica, when its caches are filled.

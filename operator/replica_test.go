@@ -21,6 +21,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -42,6 +43,7 @@ type apiServer struct {
 	events              chan *corev1.Event
 	dialled, open, most atomic.Int64 // connections
 	watches, others     atomic.Int64 // requests under way
+	away                atomic.Bool  // every request is answered by 503
 }
 
 func newAPIServer(t *testing.T) *apiServer {
@@ -72,6 +74,10 @@ func (api *apiServer) config() *rest.Config {
 
 // ServeHTTP serves /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases[/{name}], and Events.
 func (api *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if api.away.Load() {
+		http.Error(w, "away", http.StatusServiceUnavailable)
+		return
+	}
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/apis/coordination.k8s.io/v1/namespaces/"), "/")
 	if strings.HasSuffix(r.URL.Path, "/events") {
 		if e, ok := decode(r).(*corev1.Event); ok {
@@ -207,7 +213,7 @@ var makers = map[string]func(*rest.Config, manager.Options, func(*elector.Option
 }
 
 // newReplica starts a replica. With a holder, it stands by.
-func newReplica(t *testing.T, maker, holder string) *replica {
+func newReplica(t *testing.T, maker, holder string, more ...func(*elector.Options)) *replica {
 	r := &replica{apiServer: newAPIServer(t), t: t, returned: make(chan error, 1)}
 	was := klog.CaptureState()
 	t.Cleanup(was.Restore)
@@ -218,11 +224,19 @@ func newReplica(t *testing.T, maker, holder string) *replica {
 	}
 	mgr, err := makers[maker](r.config(), manager.Options{
 		Logger: logger, Metrics: server.Options{BindAddress: "0"},
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+			mapper := meta.NewDefaultRESTMapper(nil)
+			mapper.Add(corev1.SchemeGroupVersion.WithKind("Event"), meta.RESTScopeNamespace)
+			return mapper, nil
+		},
 		LeaderElection: true, LeaderElectionNamespace: "shop", LeaderElectionID: "orders", LeaderElectionReleaseOnCancel: true,
 		LeaseDuration: ptr.To(5 * time.Second), RenewDeadline: ptr.To(3 * time.Second), RetryPeriod: ptr.To(200 * time.Millisecond),
 	}, func(o *elector.Options) {
 		o.Identity = t.Name()
 		o.OnOverrun = func(elector.Term) {} // the process of a test goes on
+		for _, f := range more {
+			f(o)
+		}
 	})
 	require.NoError(t, err)
 	r.mgr = mgr
@@ -333,6 +347,43 @@ func TestALossToAnAPIThatIsAwaySaysSo(t *testing.T) {
 	require.ErrorIs(t, err, elector.ErrLost)
 	require.ErrorContains(t, err, "not renewed in time: ")
 	require.ErrorContains(t, err, "connection refused")
+}
+
+// write makes an Event with the manager's client.
+func (r *replica) write(name string) error {
+	return r.mgr.GetClient().Create(r.t.Context(), &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}})
+}
+
+func TestAnOutageOfTheAPIHoldsTheManagersWritesAndEndsNothing(t *testing.T) {
+	recovering := func(o *elector.Options) { o.RecoveryDeadline = time.Hour }
+	for _, maker := range []string{"New", "Elect", "NewManager"} {
+		t.Run(maker, func(t *testing.T) {
+			r := newReplica(t, maker, "", recovering)
+			require.Contains(t, r.event().Message, "became leader")
+			r.away.Store(true)
+			r.CloseClientConnections()
+			r.await("Suspended: ")
+			written := make(chan error, 1)
+			go func() { written <- r.write("held") }()
+			time.Sleep(3 * time.Second) // client-go's elector would have stopped by now
+			require.Empty(t, written)
+			r.away.Store(false)
+			require.NoError(t, <-written)
+			r.await("Resumed: ")
+			require.Empty(t, r.returned, "it leads on")
+			require.Empty(t, r.logged("leader election lost"))
+			require.Len(t, r.logged("Became leader"), 1)
+		})
+		t.Run(maker+"/standby", func(t *testing.T) {
+			r := newReplica(t, maker, "another", recovering)
+			r.await("New leader")
+			if maker == "NewManager" {
+				require.ErrorIs(t, r.write("refused"), elector.ErrNotLeader)
+			} else {
+				require.NoError(t, r.write("passes"))
+			}
+		})
+	}
 }
 
 func TestACleanStopLogsNoError(t *testing.T) {

@@ -27,12 +27,18 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 		LeaseDuration: c.leaseDuration,
 		RenewDeadline: c.renewDeadline,
 		RetryPeriod:   c.retryPeriod,
-		StateDir:      c.stateDir,
-		Deaths:        deaths,
+
+		RecoveryDeadline: c.recoveryDeadline,
+
+		StateDir: c.stateDir,
+		Deaths:   deaths,
 		Run: func(ctx context.Context) error {
 			term, ok := elector.TermFrom(ctx)
 			if !ok {
 				return errors.New("the callback's context carries no term")
+			}
+			if c.recoveryDeadline > 0 {
+				go reportSuspensions(ctx, term, w.tell)
 			}
 			return w.work(ctx, term.Token(), term.Valid)
 		},
@@ -46,6 +52,23 @@ func runElector(ctx context.Context, cfg *rest.Config, c config, w *worker) erro
 	defer stop()
 	go reportFailures(reporting, el, w.tell)
 	return el.Run(ctx)
+}
+
+// reportSuspensions reports each begin and each end of a time in which the term has no authority.
+func reportSuspensions(ctx context.Context, term elector.Term, tell func(event.Event)) {
+	for {
+		held, cancel := term.Context(ctx)
+		<-held.Done()
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		tell(event.Event{Kind: event.Suspended, Valid: term.Valid()})
+		if term.Await(ctx) != nil {
+			return
+		}
+		tell(event.Event{Kind: event.Resumed, Token: term.Token(), Valid: term.Valid()})
+	}
 }
 
 // deathsOf is what package kubelet says, with a file that the test has made in place of a kubelet; nil without it.

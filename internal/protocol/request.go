@@ -110,7 +110,7 @@ func (m *Machine) makeRoom() bool {
 	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
 		return false
 	}
-	standingBy := m.phase == StandingBy || m.phase == Following
+	standingBy := (m.phase == StandingBy || m.phase == Following) && !m.goesFirst()
 	open, limit := 0, 3
 	if standingBy {
 		limit = 2
@@ -188,12 +188,18 @@ func (m *Machine) timeLeft() time.Duration {
 // holds reports whether the candidate has a Lease to keep or to let go.
 func (m *Machine) holds() bool { return m.phase.serving() || m.phase == Releasing }
 
+// goesFirst reports whether the others leave an expired Lease to this candidate after an outage (L11): its term is suspended,
+// or was lost, and nothing else was seen since. It has to be there within the time that they give it (L10).
+func (m *Machine) goesFirst() bool {
+	return m.own.suspended || m.phase == StandingBy && m.own.isOver(m.seen)
+}
+
 // attemptLimit is how long to wait for an answer before a second attempt is made: a third of RenewDeadline, and a holder
 // no more than half of the time it has left.
 func (m *Machine) attemptLimit() time.Duration {
 	limit := m.RenewDeadline / 3
-	if m.own.suspended {
-		return min(limit, m.RetryPeriod)
+	if m.goesFirst() {
+		return min(limit, m.RetryPeriod/2) // (L10)
 	}
 	if left := m.timeLeft(); m.holds() && left > 0 {
 		limit = min(limit, max(left/2, 50*time.Millisecond))
@@ -206,7 +212,7 @@ func (m *Machine) attemptLimit() time.Duration {
 func (m *Machine) pause(asked time.Duration) time.Duration {
 	jittered := func(d time.Duration) time.Duration { return d*3/4 + m.pick(d/2) }
 	left := m.timeLeft()
-	if m.own.suspended {
+	if m.goesFirst() {
 		return max(jittered(m.RetryPeriod/2), min(asked, m.LeaseDuration)) // (L10)
 	}
 	if !m.holds() || left <= 0 {
