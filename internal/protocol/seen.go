@@ -27,7 +27,7 @@ type seen struct {
 	promised Instant
 
 	// before is what other holders were promised when the present one came by a Lease that was made anew, or that has come
-	// back. Its release does not take that back, because it may never have seen them.
+	// back. Neither its release nor its death takes that back, because it may never have seen them.
 	before Instant
 	held   holding // the last one
 
