@@ -72,7 +72,8 @@ func TestAProofThatComesAfterAnotherRecordIsVoidThoughTheOldOneHasComeBack(t *te
 	}
 	g.read()
 	g.step(Event{Kind: Proven, Marks: []Mark{theirs.term()}})
-	assert.NotContains(t, g.serve(g.clock+s, theirs).read(), "update", "somebody may have led since")
+	assert.Empty(t, g.own.over, "somebody may have led since")
+	assert.NotContains(t, g.serve(g.clock+s, theirs).read(), "update")
 }
 
 func TestAReleaseWithNoticeBindsWhoTakesItForAnOlderRecord(t *testing.T) {
