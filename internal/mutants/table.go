@@ -761,7 +761,7 @@ var mutants = []mutant{
 		"(!standingBy"},
 	{"L3", "attempts without end are under way", requestsFile,
 		"\tif open >= limit {\n",
-		"\tif false {\n"},
+		"\tif false && open >= limit {\n"},
 	{"L3", "a watch that opens takes the place of an attempt", requestsFile,
 		"\tif open >= limit {\n",
 		"\tif m.underWay() >= MaxCalls {\n\t\treturn false\n\t}\n\tif open >= limit {\n"},
