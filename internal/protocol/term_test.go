@@ -185,8 +185,9 @@ func TestATermThatDrainsIsNeitherSuspendedNorResumed(t *testing.T) {
 func TestATermWhoseLeaseIsBlankAtItsEndIsLostNotSuspended(t *testing.T) {
 	g := leader(t, recovering()).at(2 * s).show(Record{Version: 20, UID: "v"})
 	g.read()
-	assert.Contains(t, g.at(12*s).step(Event{Kind: Tick}).read(), "lose")
-	assert.NotContains(t, g.effects, SuspendTerm)
+	did := g.at(12 * s).step(Event{Kind: Tick}).read()
+	assert.Contains(t, did, "lose")
+	assert.NotContains(t, did, "suspend")
 }
 
 // L6, L7, L8: whose turn it is.
@@ -244,4 +245,63 @@ func TestACandidateSitsOutUntilAnotherTermWasSeen(t *testing.T) {
 	assert.Empty(t, g.tick(14*s).read())
 	g.show(rec(20, "them", 700_001, 700_002)).show(Record{Version: 21, UID: "u", Claim: Claim{Seconds: 1, Acquired: 700_003, Renewed: 700_003}})
 	assert.Equal(t, `update "me"`, g.tick(g.clock+spread).read())
+}
+
+func TestARequestToStepDownIsForWhomItNames(t *testing.T) {
+	for to, want := range map[string]struct {
+		stays bool          // as the holder
+		waits time.Duration // as a candidate for the free Lease
+	}{
+		"":        {false, 0},
+		"me":      {true, 0},
+		"pod":     {true, 0},
+		"another": {false, cfg.RenewDeadline / 3},
+	} {
+		named := cfg
+		named.Identity = "pod_me"
+		if to == "me" {
+			to = "pod_me"
+		}
+		st := inTerm(Leading, Claim{})
+		st.own.wrote.Holder = "pod_me"
+		st.Config, st.seen.record = named, Record{Claim: st.own.wrote.Claim, Version: 2, Asked: true, To: to}
+		assert.Equal(t, want.stays, st.decide(at(s)).do == renew, to)
+
+		asked := free
+		asked.Asked, asked.To = true, to
+		other := &state{Config: named, seen: seen{}.see(asked, Instant{}, at(0))}
+		assert.Equal(t, latest(Instant{}, at(want.waits)), latest(other.decide(at(s)).at, at(0)), to)
+		asked.Version, asked.Object = 2, "labelled"
+		other.seen = other.seen.see(asked, Instant{}, at(s))
+		assert.Equal(t, latest(Instant{}, at(want.waits)), latest(other.decide(at(s)).at, at(0)), "%s: others own the rest of the Lease", to)
+	}
+	assert.False(t, Names("", ""), "nobody")
+}
+
+func TestWhichWritesRemoveARequestToStepDown(t *testing.T) {
+	g := newRig(t, cfg, free).tick(s)
+	assert.True(t, g.sent[g.lastReq].Clear, "a win")
+	g.take().show(g.own.wrote).tick(3 * s)
+	assert.False(t, g.sent[g.lastReq].Clear, "no renewal")
+	g.take()
+	r := g.own.wrote
+	r.Version, r.Asked, r.To = g.version+1, true, "me"
+	g.show(r).tick(g.clock + 2*s)
+	assert.True(t, g.sent[g.lastReq].Clear, "but that of the holder that is named")
+}
+
+func TestAnUnfitLeaderGivesItsTermUp(t *testing.T) {
+	g := leader(t, cfg).step(Event{Kind: Health})
+	assert.Equal(t, Unhealthy, g.effects[StopCallback].Lost.Reason)
+}
+
+func TestACandidateDoesNotYieldToItself(t *testing.T) {
+	yields := cfg
+	yields.Yields = true
+	g := newRig(t, yields, rec(5, "me", 100, 200))
+	assert.Equal(t, waits(s).do, g.behind(waits(s)).do)
+	assert.Equal(t, at(s).Add(g.jitter), g.behind(waits(s)).at)
+	assert.Empty(t, g.effects, "nor is it asked")
+	g.step(Event{Kind: Yield, Delay: -s})
+	assert.Zero(t, g.yield)
 }
