@@ -51,9 +51,9 @@ type requests struct {
 	why     error      // why it failed, in words that say what to do
 }
 
-// failure is why a request has failed.
+// failure is why a request has failed. An answer that came too late is none.
 func (rs *requests) failure(id int) error {
-	if rs.last.request != nil && rs.last.id == id {
+	if rs.last.request != nil && rs.last.id == id && rs.why != nil {
 		return rs.why
 	}
 	return errNoReply
@@ -96,6 +96,9 @@ func (c *candidate) send(id int, r protocol.Request) {
 // cancel gives a request up, whether its client heeds that or not. An answer that does not count is not counted.
 func (c *candidate) cancel(id int, ignored bool) {
 	k := c.requests.under[id]
+	if k == nil {
+		return // its reply has come, too late, and is the next to be handed in
+	}
 	k.cancelled = true
 	k.cancel()
 	if !ignored {
