@@ -198,7 +198,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 			c.active.lose(lost)
 			c.report.ended(c.active, lost, c.object())
 		case protocol.SuspendTerm:
-			c.active.expire() // its timer may be about to
+			c.active.suspend()
 			c.report.suspended(c.active)
 		case protocol.ResumeTerm:
 			c.report.resumed(c.active)
