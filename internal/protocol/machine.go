@@ -528,3 +528,19 @@ func (m *Machine) Status() Status {
 func (m *Machine) bug(format string, args ...any) {
 	panic(fmt.Sprintf("bug: elector: %s while %v", fmt.Sprintf(format, args...), m.phase))
 }
+
+// Clone returns a machine that goes on from the same state by itself, with random numbers of its own, as a copy of the
+// process would (S5). It is for simulations, between two calls of Step.
+func (m *Machine) Clone(random func(n int64) int64) *Machine {
+	c := *m
+	c.random, c.out = random, nil
+	c.calls = nil
+	for _, k := range m.calls {
+		one := *k
+		c.calls = append(c.calls, &one)
+	}
+	c.watch.ending = slices.Clone(m.watch.ending)
+	c.own.unconfirmed = slices.Clone(m.own.unconfirmed)
+	c.own.over, c.own.dead, c.own.past = slices.Clone(m.own.over), slices.Clone(m.own.dead), slices.Clone(m.own.past)
+	return &c
+}
