@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/elector-go/elector/internal/protocol"
@@ -56,7 +57,7 @@ func (p *process) enter() {
 	w.note(noteBegins, p.index, int64(t.token), 0, 0, "")
 	if n := len(w.terms); n > 0 && s.token <= w.terms[n-1].token && !w.restoredSince(s.win, w.terms[n-1].win) {
 		last := w.terms[n-1]
-		if w.overlap(&last, &s, "begins late"); s.token == last.token && !w.sharesTerm(&last, &s) {
+		if w.overlap(&last, &s, "begins late"); s.token == last.token && !(w.afterCopy(&last, &s) && last.p.family == p.family) {
 			w.fail("tokens", "%s has the token %d, as %s had", p.name(), s.token, last.p.name())
 		}
 	}
@@ -134,8 +135,10 @@ func (w *world) checkWrite(q *request, before record) {
 	w.remember(p, a)
 	if q.ask.Claim.Holder != "" {
 		p.holds(q, a)
-		for _, c := range q.twins {
-			w.processes[c].holds(q, a)
+		for _, o := range w.alive {
+			if o != p && o.family == p.family && (o.asked == q.ask.Claim || slices.Contains(q.twins, o.index)) {
+				o.holds(q, a) // it has decided on that, too
+			}
 		}
 		return
 	}

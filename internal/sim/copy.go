@@ -9,8 +9,9 @@ import (
 
 // copied is what the checker knows of a process and its copies (S5).
 type copied struct {
-	family int32         // the first of them
-	until  time.Duration // until then they may be inside at once
+	family int32          // the first of them
+	until  time.Duration  // until then they may be inside at once
+	asked  protocol.Claim // the last that it has handed out: a copy may repeat it
 }
 
 // wrote reports whether the process, or a copy of it, is the author.
@@ -87,10 +88,10 @@ func (c *process) cutRequests(p *process) {
 	w := c.world
 	for _, i := range slices.Clone(p.requests) {
 		q := w.requests[i]
+		q.twins = append(slices.Clone(q.twins), c.index)
 		if q.returned {
 			continue
 		}
-		q.twins = append(slices.Clone(q.twins), c.index)
 		cut, n := w.request()
 		*cut = request{gen: cut.gen, who: c.index, id: q.id, ask: q.ask, handed: q.handed, sent: q.sent, at: q.at, left: true, told: true, cancelled: q.cancelled}
 		cut.reply = protocol.Event{Outcome: protocol.Failed}
@@ -103,7 +104,7 @@ func (c *process) cutRequests(p *process) {
 func (c *process) cutWatches(p *process) {
 	w := c.world
 	for _, i := range slices.Clone(p.watches) {
-		wt := &watch{who: c.index, id: w.watches[i].id, closed: w.watches[i].closed, ended: true}
+		wt := &watch{who: c.index, id: w.watches[i].id, open: w.watches[i].open, closed: w.watches[i].closed, ended: true}
 		n := int32(len(w.watches))
 		w.watches = append(w.watches, wt)
 		c.watches = append(c.watches, n)
@@ -111,10 +112,9 @@ func (c *process) cutWatches(p *process) {
 	}
 }
 
-// sharesTerm reports whether one of two terms is that of a copy of the other's process, and both may be inside.
-func (w *world) sharesTerm(a, b *served) bool {
-	return a.p.family == b.p.family && a.p != b.p && w.now <= max(a.p.until, b.p.until)
-}
+// afterCopy reports whether one of two processes was copied so lately that both may be inside: the copy, or whoever comes
+// after the one that has let the Lease go, while the copy has not heard of that.
+func (w *world) afterCopy(a, b *served) bool { return w.now <= max(a.p.until, b.p.until) }
 
 // checkCopies judges that a process and its copies are not inside at once any more.
 func (w *world) checkCopies(c *process) {

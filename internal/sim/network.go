@@ -177,6 +177,9 @@ func (p *process) send(id int, ask *protocol.Request) {
 	q.at, q.fate = p.clock.at(w.now), p.draw()
 	p.requests = append(p.requests, i)
 	p.checkSend(q)
+	if ask.Verb != protocol.Get {
+		p.asked = ask.Claim
+	}
 	if q.fate.limited > 0 || p.asleep {
 		w.travel(evLeave, i, q.fate.limited)
 		return
