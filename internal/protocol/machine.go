@@ -158,7 +158,12 @@ func (m *Machine) proceed() (changed bool) {
 		return m.lead()
 	case Draining:
 		m.elapse()
-		m.act(m.decide(m.now))
+		d := m.decide(m.now)
+		if d.do == renew && m.isCopied() {
+			m.breakWith()
+			return true
+		}
+		m.act(d)
 	case Releasing:
 		return m.letGoOn()
 	case Following:
