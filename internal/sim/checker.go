@@ -76,7 +76,7 @@ func (p *process) reenter() {
 	w.in(p)
 	mine := w.servedBy(p)
 	for i := len(w.terms) - 1; i >= 0 && &w.terms[i] != mine; i-- {
-		if w.terms[i].p != p {
+		if o := w.terms[i].p; o != p && (o.family != p.family || w.terms[i].token != mine.token) { // a copy's term is not a later one
 			w.overlap(&w.terms[i], mine, "goes on")
 		}
 	}
