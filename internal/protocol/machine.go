@@ -160,7 +160,12 @@ func (m *Machine) proceed() (changed bool) {
 		return m.lead()
 	case Draining:
 		m.elapse()
-		m.act(m.decide(m.now))
+		d := m.decide(m.now)
+		if d.do == renew && m.isCopied() {
+			m.breakWith()
+			return true
+		}
+		m.act(d)
 	case Releasing:
 		return m.letGoOn()
 	case Following:
@@ -528,4 +533,20 @@ func (m *Machine) Status() Status {
 // bug reports a driver's mistake.
 func (m *Machine) bug(format string, args ...any) {
 	panic(fmt.Sprintf("bug: elector: %s while %v", fmt.Sprintf(format, args...), m.phase))
+}
+
+// Clone returns a machine that goes on from the same state by itself, with random numbers of its own, as a copy of the
+// process would (S5). It is for simulations, between two calls of Step.
+func (m *Machine) Clone(random func(n int64) int64) *Machine {
+	c := *m
+	c.random, c.out = random, nil
+	c.calls = nil
+	for _, k := range m.calls {
+		one := *k
+		c.calls = append(c.calls, &one)
+	}
+	c.watch.ending = slices.Clone(m.watch.ending)
+	c.own.unconfirmed = slices.Clone(m.own.unconfirmed)
+	c.own.over, c.own.dead, c.own.past = slices.Clone(m.own.over), slices.Clone(m.own.dead), slices.Clone(m.own.past)
+	return &c
 }
