@@ -32,6 +32,7 @@ type candidate struct {
 	asking   atomic.Bool        // it has not returned yet
 	stateDir *stateDir          // nil without Options.StateDir
 	deaths   *deaths            // nil without Options.Deaths
+	reason   Reason             // why the last term was lost or given up
 	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
@@ -74,7 +75,7 @@ func (c *candidate) close() {
 	c.stateDir.unlock(c.machine.Status().Holder == c.opts.Identity)
 	c.client.unuse()
 	s := c.machine.Status()
-	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), lastError: c.lastErr})
+	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), reason: c.reason, lastError: c.lastErr})
 	c.report.wait()
 }
 
@@ -196,6 +197,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 		case protocol.LoseTerm:
 			lost := lostError(e.Lost)
 			c.active.lose(lost)
+			c.reason = lost.Reason
 			c.report.ended(c.active, lost, c.object())
 		case protocol.SuspendTerm:
 			c.active.expire() // its timer may be about to
@@ -319,6 +321,9 @@ func (c *candidate) returned() protocol.Event {
 		return protocol.Event{Kind: protocol.Tick}
 	}
 	lost := l.loss(l.cause)
+	if lost != nil {
+		c.reason = lost.Reason
+	}
 	return protocol.Event{Kind: protocol.Returned, OK: lost != nil && lost.givenUp()}
 }
 
@@ -389,6 +394,7 @@ func (c *candidate) publish(status protocol.Status, awake protocol.Instant) {
 		leader:      status.Holder,
 		lastRenewal: timeOf(status.LastRenewal),
 		lastError:   c.lastErr,
+		reason:      c.reason,
 		awake:       awake,
 		stuck:       status.Stuck,
 	}

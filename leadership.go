@@ -19,12 +19,12 @@ type activeTerm struct {
 	ctx          context.Context // the callback's
 	cancel       context.CancelCauseFunc
 	reportedEnd  bool               // Events and Metrics why it has ended; the reporter's
-	reportedStop bool               // the log that it has to stop; likewise
-	drained      int                // minutes of the drain that were logged; likewise
+	reportedStop bool               // the log that it has to stop; the reporter's
+	drained      int                // minutes of the drain that were logged; the reporter's
 	returned     chan struct{}      // closed when the callback has returned
 	result       error              // of the callback, once it has
 	cause        error              // why its ctx had ended by then, nil if it had not
-	ctxErr       error              // likewise: ctx's own
+	ctxErr       error              // ctx's own error by then
 	outer        context.Context    // of Elector.Run
 	stepDown     chan struct{}      // closed by StepDown
 	resign       chan time.Duration // what Resign is called with

@@ -18,12 +18,13 @@ type Status struct {
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
 	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
 	Suspended   time.Time // since when the term has no authority, see Options.RecoveryDeadline; zero otherwise
+	Reason      Reason    // why the last term was lost or given up; zero before the first that was
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
 // MarshalJSON encodes the Status as an object with the fields identity, leader and leading and, where they have a
-// value, term, validUntil, lastRenewal, draining, suspended and lastError. Term is the token, a string because JSON numbers lose
-// digits.
+// value, term, validUntil, lastRenewal, draining, suspended, reason and lastError. Term is the token, a string because JSON
+// numbers lose digits.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Identity    string    `json:"identity"`
@@ -34,8 +35,12 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
 		Draining    time.Time `json:"draining,omitzero"`
 		Suspended   time.Time `json:"suspended,omitzero"`
+		Reason      string    `json:"reason,omitempty"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, "", ""}
+	if s.Reason != 0 {
+		out.Reason = s.Reason.String()
+	}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
@@ -62,6 +67,7 @@ type snapshot struct {
 	leader      string
 	term        Term
 	lastRenewal time.Time
+	reason      Reason // of the last term that was lost or given up
 	lastError   error
 	awake       protocol.Instant // the loop means to act again by then
 	stuck       bool             // no more requests are sent, because clients do not return from those under way
@@ -87,6 +93,7 @@ func (e *Elector) Status() Status {
 		LastRenewal: s.lastRenewal,
 		Draining:    s.term.Draining(),
 		Suspended:   s.term.Suspended(),
+		Reason:      s.reason,
 		LastError:   s.lastError,
 	}
 }

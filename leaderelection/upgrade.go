@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/optional"
 )
 
 // exit ends the process after an overrun. A variable for tests.
@@ -57,7 +58,9 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 		return config, fmt.Errorf("leaderelection: %w", errors.Join(err, durations))
 	}
 	opts.Namespace, opts.Name, opts.Identity = lease.LeaseMeta.Namespace, lease.LeaseMeta.Name, lease.LockConfig.Identity
-	opts.Labels = labelsOf(lease)
+	if opts.Labels, err = optional.Labels(lease, "Labels"); err != nil {
+		return config, fmt.Errorf("leaderelection: Lock: %w", err)
+	}
 	if recorder := lease.LockConfig.EventRecorder; recorder != nil {
 		opts.Events = events{recorder}
 	}
@@ -168,16 +171,6 @@ func unknown(config any) (errs []error) {
 		}
 	}
 	return errs
-}
-
-// labelsOf returns the labels of a LeaseLock, which has the field in newer versions of client-go.
-func labelsOf(lease *resourcelock.LeaseLock) map[string]string {
-	field := reflect.ValueOf(lease).Elem().FieldByName("Labels")
-	if !field.IsValid() {
-		return nil
-	}
-	labels, _ := field.Interface().(map[string]string)
-	return labels
 }
 
 // events passes the Elector's Events on to the recorder of a LeaseLock.

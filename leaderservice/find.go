@@ -10,6 +10,7 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -253,10 +254,12 @@ func (f *finder) answered(slice *discoveryv1.EndpointSlice, err error) {
 	}
 }
 
+func cannotFind(log klog.Logger, cause error) { log.Error(cause, "Cannot find the leader's address") }
+
 // read returns the route in an EndpointSlice, or why there is none. f.mu is held.
 func (f *finder) read(slice *discoveryv1.EndpointSlice, err error) (*route, *trouble) {
 	if err != nil {
-		return nil, &trouble{message: "Cannot find the leader's address", cause: f.explain("get", err),
+		return nil, &trouble{log: cannotFind, cause: f.explain("get", err),
 			answer: "the leader's address cannot be found; this replica's log has the reason"}
 	}
 	f.meet(slice)

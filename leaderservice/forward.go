@@ -81,18 +81,18 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // A trouble is why a request was not answered by the leader.
 type trouble struct {
-	message string // for the log; "" if there is nothing to say
-	answer  string // for the client: without addresses
-	cause   error  // for the log
-	sent    bool   // the request may have been carried out
+	log    func(log klog.Logger, cause error) // nil if there is nothing to say
+	answer string                             // for the client: without addresses
+	cause  error                              // for the log
+	sent   bool                               // the request may have been carried out
 }
 
 var notSaid = &trouble{answer: "the leader has not said yet where it is"}
 
 // refuse answers a request that was not answered by the leader.
 func (f *forwarder) refuse(w http.ResponseWriter, r *http.Request, why *trouble) {
-	if why.message != "" && r.Context().Err() == nil && f.mayLog(why.message) {
-		klog.FromContext(r.Context()).Error(why.cause, why.message)
+	if why.log != nil && r.Context().Err() == nil && f.mayLog(why.answer) {
+		why.log(klog.FromContext(r.Context()), why.cause)
 	}
 	if why.sent {
 		http.Error(w, why.answer, http.StatusBadGateway)
@@ -102,11 +102,11 @@ func (f *forwarder) refuse(w http.ResponseWriter, r *http.Request, why *trouble)
 	http.Error(w, why.answer, http.StatusServiceUnavailable)
 }
 
-// mayLog returns true for each message once a minute.
-func (f *forwarder) mayLog(message string) bool {
+// mayLog returns true for each trouble once a minute.
+func (f *forwarder) mayLog(what string) bool {
 	now := time.Now()
-	last, said := f.said.LoadOrStore(message, now)
-	return !said || now.Sub(last.(time.Time)) >= logInterval && f.said.CompareAndSwap(message, last, now)
+	last, said := f.said.LoadOrStore(what, now)
+	return !said || now.Sub(last.(time.Time)) >= logInterval && f.said.CompareAndSwap(what, last, now)
 }
 
 func defaultTransport() http.RoundTripper {

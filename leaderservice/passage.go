@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"k8s.io/klog/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -70,21 +71,29 @@ func (p *passage) failed(r *http.Request) *trouble {
 		p.lost(p.to, false, why)
 		return why
 	case !bad && !p.connecting.Load() && !(errors.As(p.err, &op) && op.Op == "dial"):
-		return &trouble{"The connection to the leader broke",
+		return &trouble{connectionBroke,
 			fmt.Sprintf("the connection to the leader, %s, broke: the request may have been carried out", identity), cause, true}
 	case r.Context().Err() != nil:
 		p.suspect(p.to)
 		return &trouble{answer: "the request ended before it was passed on"}
 	case bad:
-		why = &trouble{message: "The leader's certificate is not trusted", cause: cause,
+		why = &trouble{log: notTrusted, cause: cause,
 			answer: fmt.Sprintf("the certificate of the leader, %s, is not trusted; this replica's log has the reason", identity)}
 	default:
-		why = &trouble{message: "The leader cannot be reached", cause: cause,
+		why = &trouble{log: notReached, cause: cause,
 			answer: fmt.Sprintf("the leader, %s, cannot be reached", identity)}
 	}
 	p.lost(p.to, true, why)
 	return why
 }
+
+func connectionBroke(log klog.Logger, cause error) {
+	log.Error(cause, "The connection to the leader broke")
+}
+func notTrusted(log klog.Logger, cause error) {
+	log.Error(cause, "The leader's certificate is not trusted")
+}
+func notReached(log klog.Logger, cause error) { log.Error(cause, "The leader cannot be reached") }
 
 func (p *passage) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = p.opts.Scheme, p.to.host, r.In.Host

@@ -62,12 +62,12 @@ func (p *publication) keep(ctx context.Context) {
 		case err != nil:
 			wait = retryInterval
 			if err.Error() != p.said {
-				log.Error(err, "The Service may not lead to the leader", "token", p.term.Token())
+				log.Error(err, "The Service may not lead to the leader", "term", p.term.Token())
 			}
 			p.said = err.Error()
 		default:
 			if wrote {
-				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "token", p.term.Token())
+				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "term", p.term.Token())
 			}
 			p.said = ""
 		}
@@ -77,7 +77,7 @@ func (p *publication) keep(ctx context.Context) {
 		}
 	}
 	if err := p.withdraw(ctx); err != nil {
-		log.Error(err, "The Service may lead here until the next leader's first write", "token", p.term.Token())
+		log.Error(err, "The Service may lead here until the next leader's first write", "term", p.term.Token())
 	}
 }
 

@@ -1,18 +1,17 @@
-// Mutants breaks each rule of the protocol on purpose, one at a time, in a copy of the library, and shows which test
-// notices. A mutant that no test notices shows a missing test, and the command fails.
+// Mutants breaks each rule of the protocol on purpose, one at a time, and shows which test notices. A mutant that no test
+// notices shows a missing test, and the command fails. It fails, too, if a test fails without a mutant: that proves nothing.
 //
-//	go run ./internal/mutants [-only REGEXP] [-at-once N] [-write FILE]
+//	go run ./internal/mutants [-only REGEXP] [-at-once N] [-hours N] [-write FILE]
+//
+// It is run in the root of the repository, and changes nothing there.
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"flag"
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"path"
 	"regexp"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 func main() {
 	only := flag.String("only", "", "run the mutants that match this regular expression, as \"^S3: \"")
 	atOnce := flag.Int("at-once", 2, "run this many mutants at once")
+	hours := flag.Int("hours", 200, "simulate this many hours of each safety mutant of the protocol")
 	write := flag.String("write", "", "write the table to this file, as Markdown")
 	flag.Parse()
 	log.SetFlags(0)
@@ -29,7 +29,13 @@ func main() {
 	if err != nil {
 		log.Fatalf("-only: %v", err)
 	}
-	rows, err := runAll(chosen, max(*atOnce, 1))
+	r := &runner{hours: *hours}
+	for _, m := range mutants {
+		if chosen.MatchString(m.rule + ": " + m.name) {
+			r.mutants = append(r.mutants, m)
+		}
+	}
+	rows, err := r.run(max(*atOnce, 1), *only == "")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -40,7 +46,7 @@ func main() {
 		}
 	}
 	if n := strings.Count(strings.Join(rows, ""), survived); n > 0 {
-		log.Fatalf("%d mutants survived: write the tests that they show to be missing", n)
+		log.Fatalf("%d of %d mutants survived: write the tests that they show to be missing", n, len(rows))
 	}
 }
 
@@ -49,144 +55,154 @@ const survived = "**survived**"
 const heading = `# Mutants
 
 Each rule of [PROTOCOL.md](../../PROTOCOL.md) broken on purpose, one at a time, and the first test that notices; others may
-notice too. Written by ` + "`go run ./internal/mutants -write internal/mutants/TABLE.md`" + `.
+notice too. Safety mutants of the protocol are tried against the [simulation](../sim/) alone as well: the table has the seed of
+a run that breaks a promise, or how many hours were clean. Written by ` + "`go run ./internal/mutants -write internal/mutants/TABLE.md`" + `.
 
-| rule | broken by | noticed by |
-|---|---|---|
+| rule | broken by | noticed by | simulation |
+|---|---|---|---|
 `
 
-// runAll runs the chosen mutants, n at once, and returns their rows of the table.
-func runAll(chosen *regexp.Regexp, n int) (rows []string, err error) {
-	dir, err := copyOfLibrary()
+// A runner runs mutants.
+type runner struct {
+	mutants []mutant
+	hours   int
+	suites  map[string]*suite // by the directory of the package
+	healthy sync.Map          // of suite and test: func() error, which runs it once without a mutant
+}
+
+// What is run of a suite. Tests of figures, of example code and of documents guard no rule.
+const (
+	everything = "."
+	guardless  = "TestFigures|TestBenchmarks|TestCost|TestTheReadme|TestLinks|TestOperations|TestEachAlert"
+	simulation = "internal/sim"
+)
+
+// run runs the mutants, n at once, and returns their rows of the table. If all is set, all tests are run without a mutant
+// first. Otherwise only those that have noticed one are, afterwards.
+func (r *runner) run(n int, all bool) (rows []string, err error) {
+	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := weave(dir, mutants); err != nil {
-		return nil, err
-	}
-	skip, err := failing(dir)
+	overlay, err := weave(dir, r.mutants)
 	if err != nil {
 		return nil, err
 	}
-
-	rows = make([]string, len(mutants))
-	queue := make(chan int, len(mutants))
-	for i, m := range mutants {
-		if chosen.MatchString(m.rule + ": " + m.name) {
-			queue <- i
+	r.suites = map[string]*suite{".": newSuite(dir, overlay, "."), simulation: newSuite(dir, overlay, simulation)}
+	for _, m := range r.mutants {
+		if pkg := path.Dir(m.file); r.suites[pkg] == nil {
+			r.suites[pkg] = newSuite(dir, overlay, pkg)
 		}
+	}
+	for _, s := range r.suites {
+		if all && s.pkg != simulation {
+			if err := r.passes(s, everything); err != nil {
+				return nil, err
+			}
+		}
+	}
+
+	rows, errs := make([]string, len(r.mutants)), make([]error, n)
+	queue := make(chan int, len(r.mutants))
+	for i := range r.mutants {
+		queue <- i
 	}
 	close(queue)
 	var workers sync.WaitGroup
-	for range n {
+	for w := range n {
 		workers.Go(func() {
 			for i := range queue {
-				m, begin := mutants[i], time.Now()
-				noticed := run(dir, i, skip)
-				rows[i] = fmt.Sprintf("| %s | %s | %s |\n", m.rule, m.name, noticed)
-				fmt.Printf("%-7s %-64s %s (%v)\n", m.rule, m.name, noticed, time.Since(begin).Round(time.Second))
+				if rows[i], errs[w] = r.row(i); errs[w] != nil {
+					return
+				}
 			}
 		})
 	}
 	workers.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
 	return rows, nil
 }
 
-// copyOfLibrary copies what git tracks of the root package, and of the packages that its tests use.
-func copyOfLibrary() (string, error) {
-	dir, err := os.MkdirTemp("", "mutants")
+// row runs mutant i, and returns its row of the table.
+func (r *runner) row(i int) (string, error) {
+	m, begin := r.mutants[i], time.Now()
+	noticed, err := r.noticed(i, m)
 	if err != nil {
 		return "", err
 	}
-	files, err := exec.Command("git", "ls-files", "*.go", "go.mod", "go.sum", "README.md").Output()
-	if err != nil {
-		return "", fmt.Errorf("git ls-files: %w", err)
-	}
-	for line := bufio.NewScanner(bytes.NewReader(files)); line.Scan(); {
-		path := line.Text()
-		if top, _, deep := strings.Cut(path, "/"); deep && top != "electortest" && top != "leaderelection" {
-			continue
+	simulated := ""
+	if m.rule[0] == 'S' && path.Dir(m.file) == "internal/protocol" {
+		if simulated, err = r.simulated(i); err != nil {
+			return "", err
 		}
-		content, err := os.ReadFile(path)
+	}
+	fmt.Printf("%-7s %-72s %-60s %s (%v)\n", m.rule, m.name, noticed, simulated, time.Since(begin).Round(time.Second))
+	return fmt.Sprintf("| %s | %s | %s | %s |\n", m.rule, m.name, noticed, simulated), nil
+}
+
+// noticed is the first test that fails with mutant i: of its own package, or else of the root, which uses that.
+func (r *runner) noticed(i int, m mutant) (string, error) {
+	pkgs := []string{path.Dir(m.file)}
+	if pkgs[0] != "." {
+		pkgs = append(pkgs, ".")
+	}
+	for _, pkg := range pkgs {
+		s := r.suites[pkg]
+		out, err := s.run(i, "-test.v", "-test.failfast", "-test.run", everything, "-test.skip", guardless)
 		if err != nil {
 			return "", err
 		}
-		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755); err != nil {
+		if out == nil {
+			continue
+		}
+		test, how := firstFailure(out)
+		if test == "" {
+			return "", fmt.Errorf("%s: %s: the run of %s ends before its first test:\n%s", m.rule, m.name, pkg, out)
+		}
+		return s.name() + "." + test + how, r.passes(s, "^"+test+"$")
+	}
+	return survived, nil
+}
+
+// simulated is what the simulation finds with mutant i. It begins with a few seeds, because most need no more.
+func (r *runner) simulated(i int) (string, error) {
+	s := r.suites[simulation]
+	for first, n := 1, 8; first <= r.hours; first, n = first+n, 2*n {
+		n = min(n, r.hours-first+1)
+		seeds := []string{"-test.run", "^TestSimulation$", "-test.v", fmt.Sprintf("-sim.first=%d", first), fmt.Sprintf("-sim.seeds=%d", n), "-sim.hours=1"}
+		out, err := s.run(i, seeds...)
+		if err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(filepath.Join(dir, path), content, 0o644); err != nil {
-			return "", err
+		if out == nil {
+			continue
 		}
-	}
-	return dir, nil
-}
-
-// stages are the tests in the order in which they are run: what is quick first, because the first failure is enough.
-// Those of figures and of example code guard no rule.
-var stages = []string{"^(TestDecisions|TestRandomHistoriesReachEveryState)$", "."}
-
-const guardNothing = "TestFigures|TestBenchmarks|TestCost|TestTheReadme"
-
-// run runs the tests with mutant i, and returns the first one that fails.
-func run(dir string, i int, skip string) (noticed string) {
-	for _, tests := range stages {
-		if out, err := test(dir, i, "-test.v", "-test.failfast", "-test.run", tests, "-test.skip", skip); err != nil {
-			return firstFailure(out)
+		if out, err := s.run(none, seeds...); err != nil || out != nil {
+			return "", fmt.Errorf("the simulation fails without a mutant: %v\n%s", err, out)
 		}
+		if seed := failedSeed.FindSubmatch(out); seed != nil {
+			return "seed " + string(seed[1]), nil
+		}
+		_, how := firstFailure(out)
+		return "yes" + how, nil
 	}
-	return survived
+	return fmt.Sprintf("not in %d h", r.hours), nil
 }
 
-// failing builds the tests and returns a pattern for -test.skip: the tests that guard no rule, and those that fail
-// without a mutant, which prove nothing.
-func failing(dir string) (skip string, err error) {
-	build := exec.Command("go", "test", "-vet=off", "-c", "-o", "mutants.test", ".") // vet objects to what mutants leave behind
-	build.Dir = dir
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("a mutant does not compile; its number is in the name of the function:\n%s", out)
-	}
-	skip = guardNothing
-	out, err := test(dir, -1, "-test.skip", skip)
-	if err == nil {
-		return skip, nil
-	}
-	names := failures.FindAllSubmatch(out, -1)
-	if len(names) == 0 {
-		return "", fmt.Errorf("the tests fail without a mutant:\n%s", out)
-	}
-	for _, name := range names {
-		fmt.Printf("left out, because it fails without a mutant: %s\n", name[1])
-		skip += "|^" + string(name[1]) + "$"
-	}
-	return skip, nil
+// passes returns an error if tests fail without a mutant.
+func (r *runner) passes(s *suite, tests string) error {
+	once, _ := r.healthy.LoadOrStore(s.pkg+" "+tests, sync.OnceValue(func() error {
+		out, err := s.run(none, "-test.v", "-test.run", tests, "-test.skip", guardless)
+		if err == nil && out != nil {
+			test, how := firstFailure(out)
+			err = fmt.Errorf("%s.%s%s fails without a mutant, and proves nothing:\n%s", s.name(), test, how, out)
+		}
+		return err
+	}))
+	return once.(func() error)()
 }
-
-// test runs the tests with mutant i, or with none for -1. A mutant may spin without end in a moment of virtual time: its
-// time is bounded, and so is its memory.
-func test(dir string, i int, args ...string) ([]byte, error) {
-	cmd := exec.Command("sh", append([]string{"-c", `ulimit -v 6000000; exec ./mutants.test -test.timeout 240s "$@"`, "mutants"}, args...)...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, i))
-	return cmd.CombinedOutput()
-}
-
-// firstFailure finds the name of the test that failed in the output of a run.
-func firstFailure(out []byte) string {
-	if name := failures.FindSubmatch(out); name != nil {
-		return string(name[1])
-	}
-	if name := running.FindSubmatch(out); name != nil {
-		return string(name[1]) + " (does not end)"
-	}
-	if names := started.FindAllSubmatch(out, -1); len(names) > 0 {
-		return string(names[len(names)-1][1]) + " (crashes)"
-	}
-	return "the run ends before its first test"
-}
-
-var (
-	failures = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
-	started  = regexp.MustCompile(`(?m)^=== RUN +([^/\s]+)$`)
-	running  = regexp.MustCompile(`running tests:\n\t+(\S+)`)
-)

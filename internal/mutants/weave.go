@@ -1,24 +1,27 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// All mutants are built into one test binary, because to build one for each takes longer than the tests. For each
-// mutant the function that it changes is there a second time, changed, and the original begins with a call of it, if an
-// environment variable names the mutant.
+// All mutants are built into one test binary for each package, because to build one for each mutant takes longer than the
+// tests. For each mutant the function that it changes is there a second time, changed, and the original begins with a call of
+// it, if an environment variable names the mutant.
 
 // variable is the environment variable with the number of the mutant.
 const variable = "ELECTOR_MUTANT"
 
-const chooser = `package elector
+const chooser = `package %s
 
 import (
 	"os"
@@ -34,32 +37,57 @@ var mutantChosen = func() int {
 }()
 `
 
-// weave adds the mutants to the library in dir.
-func weave(dir string, mutants []mutant) error {
+// weave writes the files that the mutants change, with the mutants in them, into dir. It returns the name of a file there
+// that makes the go command build with those instead (-overlay).
+func weave(dir string, mutants []mutant) (overlay string, err error) {
 	sources := map[string]string{}
 	woven := map[string]string{}
+	var wrong []error
 	for i, m := range mutants {
 		source, ok := sources[m.file]
 		if !ok {
-			content, err := os.ReadFile(filepath.Join(dir, m.file))
+			content, err := os.ReadFile(m.file)
 			if err != nil {
-				return err
+				return "", err
 			}
 			source = string(content)
 			sources[m.file], woven[m.file] = source, source
 		}
 		changed, call, err := m.function(i, source)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %s: %w", m.rule, m.name, m.file, err)
+			wrong = append(wrong, fmt.Errorf("%s: %s: %s: %w", m.rule, m.name, m.file, err))
+			continue
 		}
 		woven[m.file] = strings.Replace(woven[m.file], call.after, call.after+call.text, 1) + "\n" + changed + "\n"
 	}
+	if len(wrong) > 0 {
+		return "", errors.Join(wrong...)
+	}
+	for file, source := range sources {
+		p, err := parse(source)
+		if err != nil {
+			return "", err
+		}
+		woven[path.Join(path.Dir(file), "mutant_chosen.go")] = fmt.Sprintf(chooser, p.name)
+	}
+
+	replace := map[string]string{}
 	for file, content := range woven {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
-			return err
+		original, err := filepath.Abs(file)
+		if err != nil {
+			return "", err
+		}
+		replace[original] = filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(replace[original], []byte(content), 0o644); err != nil {
+			return "", err
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "mutant_chosen.go"), []byte(chooser), 0o644)
+	data, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, data, 0o644)
 }
 
 // An insertion is a text, and after what it comes.
@@ -110,6 +138,7 @@ func (m mutant) function(i int, source string) (changed string, call insertion, 
 // A parsed file, and its functions in order.
 type parsed struct {
 	source string
+	name   string // of the package
 	files  *token.FileSet
 	funcs  []*ast.FuncDecl
 }
@@ -120,6 +149,7 @@ func parse(source string) (p parsed, err error) {
 	if err != nil {
 		return p, err
 	}
+	p.name = file.Name.Name
 	for _, d := range file.Decls {
 		if f, ok := d.(*ast.FuncDecl); ok {
 			p.funcs = append(p.funcs, f)

@@ -111,6 +111,32 @@ func TestDecisions(t *testing.T) {
 			{does: "see", see: edited(theirs, func(r *Record) { r.Seconds = 60; r.Version-- }), want: waits(60 * s)},
 			{at: 1 * s, does: "another", see: &Record{Claim: Claim{Holder: "else", Seconds: 5, Acquired: 9, Renewed: 9}, Version: 2}, want: waits(61 * s)},
 		},
+		"even if its own last renewal was shorter": {
+			{does: "see", see: edited(theirs, func(r *Record) { r.Seconds = 60; r.Version-- }), want: waits(60 * s)},
+			{at: 1 * s, does: "a short renewal", see: edited(theirs, func(r *Record) { r.Renewed++ }), want: waits(61 * s)},
+			{at: 2 * s, does: "another", see: &Record{Claim: Claim{Holder: "else", Seconds: 5, Acquired: 9, Renewed: 9}, Version: 3}, want: waits(61 * s)},
+		},
+		"a Lease that was deleted and made anew unseen binds anew (S6)": {
+			{does: "see", see: &theirs, want: waits(15 * s)},
+			{at: 10 * s, does: "made anew, blank", see: &Record{Version: 9, UID: "v"}, want: waits(25 * s)},
+		},
+		"the release of a Lease that was made anew frees only what its own holder was promised (S6)": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 4, UID: "u", Created: 100}, want: waits(15 * s)},
+			{at: 1 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 9, UID: "v", Created: 200}, want: waits(15 * s)},
+		},
+		"a release of a Lease whose deletion was seen has come back, though somebody has edited it since (S3)": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, shown by the watch", tell: func(st *state) { st.seen = st.seen.gone(6, Instant{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 2 * s, does: "restored, annotated", see: &Record{Claim: Claim{Seconds: 1, Acquired: 600, Renewed: 600}, Version: 9, UID: "u"}, want: waits(15 * s)},
+		},
+		"a win that somebody has edited is put right before it is led on (S5)": {
+			{does: "win", see: &mine, wins: true, want: now(lead)},
+			{at: 1 * s, does: "edited", see: edited(mine, func(r *Record) { r.Seconds = 60 }), want: now(acquire)},
+		},
+		"a win in doubt is not tried to be made certain for ever (S5)": {
+			{does: "our write", see: &mine, tell: func(st *state) { doubting(mine)(st); st.own.adopted = maxAdopted - 1 }, want: now(acquire)},
+			{at: 1 * s, does: "once more in vain", tell: func(st *state) { st.own.adopted = maxAdopted }, want: waits(15 * s)},
+		},
 		"a deleted Lease binds until it would have expired (S6)": {
 			{does: "see", see: &theirs, want: waits(15 * s)},
 			{at: 1 * s, does: "deleted, seen by the watch", tell: func(st *state) { st.seen = st.seen.gone(8, Instant{}, at(1*s)) }, want: waits(15 * s)},
@@ -308,4 +334,26 @@ func TestAReleaseThatWasAnsweredIsDoneWhateverAPolicyMadeOfIt(t *testing.T) {
 		{does: "win", see: &mine, wins: true, tell: in(Releasing), want: now(release)},
 		{at: s, does: "the answer", see: &answer, wins: true, want: now(done)},
 	})
+}
+
+func TestAnEventOfADeletionThatWasOvertakenIsNotBelieved(t *testing.T) {
+	o := seen{}.see(Record{Version: 4, Claim: Claim{Holder: "them", Seconds: 15, Acquired: 1, Renewed: 1}}, Instant{}, at(0))
+	require.Equal(t, o, o.gone(3, Instant{}, at(s)))
+	require.False(t, o.gone(5, Instant{}, at(s)).exists)
+	require.False(t, o.gone(0, at(s), at(s)).exists, "the answer to a later request")
+}
+
+func TestARecordThatComesBackAgainIsNoSignOfLife(t *testing.T) {
+	o := seen{}.see(rec(1, "them", 100, 200), Instant{}, at(0)).see(rec(2, "them", 100, 300), Instant{}, at(2*s))
+	back := o.see(rec(1, "them", 100, 200), at(3*s), at(4*s))
+	require.Equal(t, o.quiet(), back.quiet())
+	require.Equal(t, o.expires, back.expires)
+}
+
+func TestARecordHasComeBackUntilAnotherTermIsSeen(t *testing.T) {
+	o := seen{}.see(rec(9, "else", 300, 301), Instant{}, at(0)).see(rec(5, "them", 100, 200), at(s), at(2*s))
+	require.True(t, o.back)
+	o = o.see(rec(10, "them", 100, 200), Instant{}, at(3*s))
+	require.True(t, o.back, "somebody has edited it")
+	require.False(t, o.see(rec(11, "them", 400, 400), Instant{}, at(4*s)).back)
 }

@@ -20,17 +20,19 @@ type rig struct {
 	sent    map[int]Request
 	lastReq int // the id of the last request
 	watchID int
-	did     []string // what was to be done since it was last read
-	given   []int    // requests whose ctx has ended, and which have not returned
+	given   []int // requests whose ctx has ended, and which have not returned
+
+	did     []string              // what was to be done since it was last read
+	effects map[EffectKind]Effect // the last one of each kind since then
 }
 
 // newRig is the machine of a candidate that has its watch, and has seen r.
 func newRig(t *testing.T, c Config, r Record) *rig {
 	c.Identity = "me"
-	g := &rig{t: t, Machine: New(c, func(int64) int64 { return 500 }), sent: map[int]Request{}, version: r.Version}
+	g := &rig{t: t, Machine: New(c, func(int64) int64 { return 500 }), sent: map[int]Request{}, version: r.Version, effects: map[EffectKind]Effect{}}
 	g.step(Event{Kind: Tick})
 	g.step(Event{Kind: WatchOpened, ID: g.watchID})
-	g.answer(OK, r)
+	g.answer(OK, r).show(r)
 	g.read()
 	return g
 }
@@ -39,6 +41,7 @@ func (g *rig) at(d time.Duration) *rig { g.clock = d; return g }
 
 func (g *rig) step(ev Event) *rig {
 	for _, e := range g.Step(ev, at(g.clock)) {
+		g.effects[e.Kind] = e
 		g.did = append(g.did, g.describe(e))
 	}
 	return g
@@ -73,7 +76,7 @@ func (g *rig) describe(e Effect) string {
 // read returns what was to be done since it was last called.
 func (g *rig) read() string {
 	out := strings.Join(strings.FieldsFunc(strings.Join(g.did, "\n"), func(r rune) bool { return r == '\n' }), ", ")
-	g.did = nil
+	g.did, g.effects = nil, map[EffectKind]Effect{}
 	return out
 }
 
@@ -337,8 +340,12 @@ func TestEditsByHandAreNotTakenForACopy(t *testing.T) {
 			r.Acquired = r.Acquired / 1000 * 1000
 			return r
 		},
-		"an older state":        func(r Record) Record { r.Renewed -= 2_000_000; return r },
-		"no times":              func(r Record) Record { r.Renewed, r.Acquired = 0, 0; return r },
+		"an older state": func(r Record) Record { r.Renewed -= 2_000_000; return r },
+		"no times":       func(r Record) Record { r.Renewed, r.Acquired = 0, 0; return r },
+		"a cut acquireTime and a later renewTime": func(r Record) Record {
+			r.Acquired, r.Renewed = r.Acquired/1000*1000, r.Renewed+1_000_001
+			return r
+		},
 		"a later time, rounded": func(r Record) Record { r.Renewed = r.Renewed/1000*1000 + 5_000_000; return r },
 	} {
 		g := leader(t, cfg)
@@ -367,26 +374,77 @@ func TestOneEditToALaterTimeNowAndThenIsNotTakenForACopy(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotTheSecondRecordOfACopy(t *testing.T) {
+	for name, then := range map[string]func(g *rig, copied Record){
+		"the same record with another label, while it is put right": func(g *rig, copied Record) {
+			copied.Version++
+			g.show(copied)
+		},
+		"the same record, because it could not be put right": func(g *rig, _ Record) { g.answer(Failed, Record{}).tick(3 * s) },
+		"its deletion": func(g *rig, _ Record) {
+			g.answer(Failed, Record{}).step(Event{Kind: WatchGone, ID: g.watchID, Record: Record{Version: 21}}).tick(3 * s)
+		},
+		"its own write, shortened by a policy": func(g *rig, _ Record) {
+			for range 2 {
+				g.take().tick(g.clock + 3*s)
+				r := g.apply()
+				r.Seconds = 5
+				g.answer(Failed, Record{}).show(r).tick(g.clock + s)
+			}
+		},
+		"one that cannot be answered yet, after a failure": func(g *rig, _ Record) {
+			g.take().serve(4*s, g.own.wrote).tick(g.own.sent.Add(2*s).Sub(epoch)).answer(Failed, Record{})
+			r := g.own.wrote
+			r.Version, r.Renewed = g.version+1, r.Renewed+1_000_001
+			g.show(r)
+		},
+	} {
+		g := leader(t, cfg)
+		r := rec(20, "me", g.own.wrote.Acquired, g.own.wrote.Renewed+1_000_001)
+		g.at(2 * s).show(r)
+		require.Equal(t, `update "me"`, g.read(), name)
+		then(g, r)
+		assert.NotContains(t, g.read(), "lose", name)
+		assert.Equal(t, Leading, g.phase, name)
+	}
+}
+
 // S8: resigning with notice.
 
 func TestAProcessThatEndsItselfLetsTheLeaseGoInWholeSeconds(t *testing.T) {
-	for _, drains := range []bool{false, true} {
+	for delay, seconds := range map[time.Duration]int32{500 * time.Millisecond: 2, s: 2, 1500 * time.Millisecond: 2, 2500 * time.Millisecond: 3, 3 * s: 3} {
 		g := leader(t, cfg)
-		if drains {
+		if delay > s { // drain first
+
 			g.step(Event{Kind: StepDown})
 			g.read()
 		}
-		g.at(2 * s).step(Event{Kind: Resign, Delay: 1500 * time.Millisecond})
+		g.at(2 * s).step(Event{Kind: Resign, Delay: delay})
 		assert.Contains(t, g.read(), fmt.Sprintf("lose %d", SteppedDown), "no authority from here on")
 		c := g.sent[g.lastReq].Claim
-		assert.Equal(t, Claim{Seconds: 2, Acquired: c.Renewed, Renewed: c.Renewed, Transitions: c.Transitions}, c)
+		assert.Equal(t, Claim{Seconds: seconds, Acquired: c.Renewed, Renewed: c.Renewed, Transitions: c.Transitions}, c)
 		assert.Equal(t, "let go", g.take().read())
 
 		other := newRig(t, cfg, rec(1, "me", 1, 2))
 		other.show(Record{Version: 9, UID: "u", Claim: c})
-		assert.Empty(t, other.tick(2*s-time.Millisecond).read(), "it binds for as long as it says")
-		assert.Equal(t, `update "me"`, other.tick(2*s+spread).read())
+		binds := time.Duration(seconds) * s
+		assert.Empty(t, other.tick(binds-time.Millisecond).read(), "it binds for as long as it says")
+		assert.Equal(t, `update "me"`, other.tick(binds+spread).read())
 	}
+}
+
+func TestAProcessThatSaidItWouldEndAndDoesNotReleasesItsNextTermAsUsual(t *testing.T) {
+	g := leader(t, cfg)
+	g.step(Event{Kind: Resign, Delay: 5 * s}).take()
+	require.Contains(t, g.read(), "let go")
+	g.step(Event{Kind: Campaign}).tick(7 * s)
+	require.Equal(t, `update "me"`, g.read())
+	g.take().step(Event{Kind: Returned})
+	assert.Equal(t, int32(1), g.sent[g.lastReq].Claim.Seconds)
+
+	g = newRig(t, cfg, rec(5, "them", 100, 200))
+	assert.Empty(t, g.step(Event{Kind: Resign, Delay: s}).read())
+	assert.Equal(t, StandingBy, g.phase, "there is nothing to let go")
 }
 
 // S3: a record that comes back is no renewal.

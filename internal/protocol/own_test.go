@@ -115,3 +115,85 @@ func TestAWriteThatIsSeenToHaveBeenAppliedCountsFromWhenItWasFirstSent(t *testin
 		}
 	}
 }
+
+func TestNoRecordMeansNoProof(t *testing.T) {
+	mark := Mark{"them", 100_001}
+	gone := inTerm(StandingBy, Claim{"them", 15, 100_001, 100_006, 1}).seen.gone(3, Instant{}, at(0))
+	assert.False(t, own{over: []Mark{mark}}.isOver(gone), "somebody may have led since")
+	assert.False(t, own{dead: []Mark{mark}}.isDead(gone))
+	assert.False(t, own{dead: []Mark{{"", 7}}}.isDead(inTerm(StandingBy, Claim{"", 15, 7, 8, 1}).seen), "an empty mark proves nothing")
+}
+
+func TestATermIsPastOnceItsRecordIsGone(t *testing.T) {
+	theirs := inTerm(StandingBy, Claim{"them", 15, 100_001, 100_006, 1}).seen
+	renewed := inTerm(StandingBy, Claim{"them", 15, 100_001, 200_006, 1}).seen
+	var w own
+	w.saw(theirs, renewed, StandingBy, "me")
+	assert.Empty(t, w.past)
+	w.saw(renewed, renewed.gone(3, Instant{}, at(0)), StandingBy, "me")
+	assert.Equal(t, []Mark{{"them", 100_001}}, w.past)
+}
+
+func TestABoundedNumberOfMarksIsKeptTheNewestOnes(t *testing.T) {
+	var marks []Mark
+	for i := range int64(maxMarks + 50) {
+		marks = keep(keep(marks, Mark{"them", i}), Mark{"them", i})
+	}
+	assert.Len(t, marks, maxMarks)
+	assert.Equal(t, Mark{"them", maxMarks + 49}, marks[maxMarks-1])
+	assert.Equal(t, Mark{"them", 50}, marks[0], "once each")
+}
+
+func TestWhatIsKnownAfterATerm(t *testing.T) {
+	st := inTerm(Releasing, inTerm(Releasing, Claim{}).own.wrote.Claim)
+	st.own.dead, st.own.past, st.own.unfit = []Mark{{"them", 1}}, []Mark{{"them", 2}}, true
+	next := st.own.afterwards(st.seen, st.phase, "me")
+	assert.Equal(t, own{dead: st.own.dead, past: st.own.past, unfit: true, over: []Mark{{"me", 400_123}}}, next)
+	st.own.overtaken = true
+	assert.Empty(t, st.own.afterwards(st.seen, st.phase, "me").over, "another's was seen: the old record may have come back")
+}
+
+func TestAWriteIsInDoubtAsLongAsItsRecordMayBeTheNext(t *testing.T) {
+	mine, theirs := Claim{"me", 15, 700_001, 700_002, 2}, Claim{"them", 15, 800_001, 800_002, 2}
+	sees := func(c Claim) seen { return inTerm(StandingBy, c).seen }
+	for name, c := range map[string]struct {
+		next seen
+		want int
+	}{
+		"its own record":   {sees(mine), 1},
+		"another's record": {sees(theirs), 0},
+		"a deletion":       {sees(mine).gone(9, Instant{}, at(0)), 0},
+	} {
+		w := own{unconfirmed: []doubt{{mine, at(0)}}}
+		w.saw(sees(Claim{}), c.next, StandingBy, "me")
+		assert.Len(t, w.unconfirmed, c.want, name)
+	}
+}
+
+func TestAWriteThatIsSeenAfterALaterOneWasAnsweredGainsNothing(t *testing.T) {
+	renewal := Claim{"me", 15, 1001, 3001, 0}
+	w := own{wrote: Record{Version: 1, Claim: Claim{"me", 15, 1001, 1002, 0}}, sent: at(5 * s), unconfirmed: []doubt{{renewal, at(2 * s)}}}
+	_, ok := w.seenApplied(inTerm(Leading, renewal).seen)
+	assert.False(t, ok)
+}
+
+func TestARetryRepeatsTheWriteThatItRetries(t *testing.T) {
+	doubted := Claim{"me", 15, 400_123, 600_789, 1}
+	st := inTerm(Leading, Claim{"me", 15, 400_123, 500_456, 1})
+	st.own.unconfirmed = []doubt{{doubted, at(0)}}
+	assert.Equal(t, doubted, st.own.next(cfg, st.seen, renew, 0, at(s), 1))
+	assert.NotEqual(t, doubted, st.own.next(cfg, st.seen, release, 0, at(s), 1), "but not another kind of write")
+
+	st = inTerm(StandingBy, doubted)
+	st.own = own{unconfirmed: []doubt{{doubted, at(0)}}}
+	certain := st.own.next(cfg, st.seen, acquire, 0, at(s), 1)
+	assert.Equal(t, doubted.term(), certain.term(), "one more write makes the same term certain")
+	assert.NotEqual(t, doubted, certain)
+}
+
+func TestTheTimesOfAWinAreRandomBelowTheMillisecond(t *testing.T) {
+	a, r := stamps(at(0), 1)
+	b, q := stamps(at(0), 1234)
+	assert.NotEqual(t, a, b)
+	assert.NotEqual(t, r, q)
+}

@@ -12,7 +12,7 @@ type call struct {
 	verb    Verb
 	claim   Claim   // what it writes
 	on      uint64  // the version of the record that it was decided on
-	base    int     // likewise, by the candidate's own count of changes
+	base    int     // how many changes of the record this candidate had seen by then
 	repair  bool    // it puts right what another client has changed
 	spare   bool    // it uses the second connection
 	handed  Instant // when it was handed out
