@@ -295,6 +295,8 @@ func TestAProcessThatWasCopiedEndsItsTermAndThatOfTheCopy(t *testing.T) {
 	assert.NotContains(t, g.tick(6*s).read(), "update", "and nobody serves it")
 	g.step(Event{Kind: Returned}).step(Event{Kind: Campaign})
 	assert.NotContains(t, g.tick(17*s).read(), "update", "the copy may need as long to stop")
+	assert.Contains(t, g.tick(19*s).read(), `update "me"`)
+	assert.Equal(t, "begin", g.take().read(), "the next term is not a copy's")
 }
 
 func TestEditsByHandAreNotTakenForACopy(t *testing.T) {

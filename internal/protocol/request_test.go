@@ -289,8 +289,9 @@ func TestSinceWhenNothingIsAnswered(t *testing.T) {
 	tr.failed(under(1, get, at(s)), false, at(2*s))
 	tr.failed(under(2, get, at(3*s)), false, at(4*s))
 	assert.Equal(t, at(s), tr.first, "an outage begins with its first failure")
-	tr.succeeded(Get)
-	assert.True(t, tr.first.IsZero())
+	tr.refused = Update
+	assert.False(t, tr.succeeded(Get), "another verb is refused")
+	assert.True(t, tr.first.IsZero(), "but that was answered")
 }
 
 func TestWhenTheOldHolderGoesFirst(t *testing.T) {
