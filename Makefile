@@ -2,15 +2,16 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
 
-.PHONY: test race servers quick e2e chaos bench lint sim mutants figures model migrating compat compat-build \
-	compat-lock compat-operator compat-servers importers
+.PHONY: test race servers quick e2e chaos scale bench lint sim mutants figures model migrating compat compat-build \
+	compat-leaderelection compat-operator compat-servers importers
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
 # modules of the tests require the same versions, so that what one has compiled is there for the others.
 test: servers
 	go vet -race ./...
-	go test -race -timeout 15m -skip '^TestFigures$$' ./...
+	go test -race -timeout 30m -skip '^TestFigures$$' ./...
+	go test -timeout 60m -run '^TestSimulation$$' ./internal/sim -sim.seeds=5000 -sim.hours=2 # no race to find: it has one goroutine
 	go -C e2e test -timeout 15m -run '^TestFigures$$' github.com/elector-go/elector # one goroutine after another: no race to find
 	go -C metrics test -race -timeout 15m ./...
 	go -C operator test -timeout 15m ./...
@@ -49,6 +50,10 @@ bench:
 chaos:
 	go -C e2e test $(RACE) -count=1 -v -timeout 30m -run TestChaos . -chaos
 
+# Six hundred elections in each of two processes, on idle and on busy processors, beside client-go's elector.
+scale: servers
+	go -C e2e test -count=1 -v -timeout 30m -run TestScale . -scale
+
 lint:
 	@for m in $(MODULES); do \
 		echo "lint $$m"; \
@@ -86,17 +91,17 @@ importers:
 	go run ./internal/compat
 
 # The versions that the README names: operators on each controller-runtime, compiled; the root module with the oldest Go
-# and client-go, which are those in go.mod; with the newest client-go; on 32 bits; and package lock, which is the closest to
+# and client-go, which are those in go.mod; with the newest client-go; on 32 bits; and package leaderelection, which is the closest to
 # client-go's elector, with each client-go between.
 OLDEST_GO = go$(shell sed -n 's/^go //p' go.mod)
 NEWEST = v0.37.2
 BETWEEN = v0.32.13 v0.33.13 v0.34.13 v0.35.10 v0.36.6
 TESTS = -timeout 30m -skip '^TestFigures$$'
-LIBRARY = . ./electortest/... ./lock/...
+LIBRARY = . ./electortest/... ./leaderelection/...
 # A go.mod of its own for the version of client-go that is in the shell's variable v.
 MODFILE = mkdir -p bin && cp go.mod bin/$$v.mod && cp go.sum bin/$$v.sum && \
 	go get -modfile=bin/$$v.mod k8s.io/client-go@$$v k8s.io/api@$$v k8s.io/apimachinery@$$v && go mod tidy -modfile=bin/$$v.mod
-compat: compat-build compat-lock
+compat: compat-build compat-leaderelection
 	go run ./internal/compat -build
 	GOTOOLCHAIN=$(OLDEST_GO) go test -timeout 30m ./...
 	go test -modfile=bin/$(NEWEST).mod $(TESTS) $(LIBRARY)
@@ -108,8 +113,8 @@ compat-build:
 	v=$(NEWEST) && $(MODFILE) && go vet -modfile=bin/$$v.mod $(LIBRARY)
 	GOARCH=386 CGO_ENABLED=0 go vet ./...
 
-compat-lock:
-	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./lock || exit 1; done
+compat-leaderelection:
+	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./leaderelection || exit 1; done
 
 # The module operator with each later controller-runtime: its go.mod has the oldest that it works with.
 CONTROLLER_RUNTIMES = v0.22.5 v0.23.3 v0.24.1 v0.25.2

@@ -31,20 +31,21 @@ type candidate struct {
 	yields   chan time.Duration // what Options.Yield returned
 	asking   atomic.Bool        // it has not returned yet
 	stateDir *stateDir          // nil without Options.StateDir
+	deaths   *deaths            // nil without Options.Deaths
+	reason   Reason             // why the last term was lost or given up
 	lastErr  error              // why the last request failed; nil once there is no trouble
 	timer    *time.Timer
 
-	ended bool  // Run returns
-	err   error // what Run returns
-	again bool  // campaign again
+	resigned bool  // the Lease is released although the callback may still run
+	ended    bool  // Run returns
+	err      error // what Run returns
+	again    bool  // campaign again
 }
 
 func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.opts.Identity)
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	if e.client != nil {
-		ctx = e.client.use(ctx)
-	}
+	e.client.use()
 	report := newReporter(e, log)
 	config := e.config()
 	config.Follows = follows
@@ -62,6 +63,7 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	}
 	c.health = newHealth(ctx, e.opts.Healthy, e.opts.RetryPeriod, e.opts.RenewDeadline)
 	c.stateDir = newStateDir(c.log, e.opts.StateDir, e.lease)
+	c.deaths = newDeaths(ctx, c.log, e.opts.Deaths, e.lease)
 	return c
 }
 
@@ -69,19 +71,22 @@ func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 func (c *candidate) close() {
 	c.stop()
 	c.timer.Stop()
-	c.stateDir.unlock()
-	if c.client != nil {
-		c.client.unuse()
-	}
+	c.deaths.stop()
+	c.stateDir.unlock(c.machine.Status().Holder == c.opts.Identity)
+	c.client.unuse()
 	s := c.machine.Status()
-	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), lastError: c.lastErr})
+	c.state.Store(&snapshot{leader: s.Holder, lastRenewal: timeOf(s.LastRenewal), reason: c.reason, lastError: c.lastErr})
 	c.report.wait()
 }
 
 // run takes part in the election until ctx ends or the callback returns by itself, and returns what Run returns.
 func (c *candidate) run(ctx context.Context) error {
 	c.log.Info("Campaigning")
-	c.step(ctx, protocol.Event{Kind: protocol.Tick})
+	first := protocol.Event{Kind: protocol.Tick}
+	if ctx.Err() != nil {
+		first.Kind = protocol.Stop
+	}
+	c.step(ctx, first)
 	for !c.ended {
 		ev := protocol.Event{Kind: protocol.Campaign}
 		if c.again {
@@ -100,9 +105,14 @@ func (c *candidate) step(ctx context.Context, ev protocol.Event) {
 	for _, id := range c.watches.returned() {
 		c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.WatchEnded, ID: id}, now()))
 	}
+	for _, k := range c.requests.under {
+		if left := k.leaves(c.opts.RenewDeadline / 3); left.Kind != protocol.Tick {
+			c.carryOut(ctx, c.machine.Step(left, now()))
+		}
+	}
 	if c.machine.Status().Phase == protocol.StandingBy {
 		if dead := c.stateDir.lock(); len(dead) > 0 {
-			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: dead}, now()))
+			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: protocolMarks(dead...)}, now()))
 		}
 	}
 	c.carryOut(ctx, c.machine.Step(ev, now()))
@@ -115,14 +125,18 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 		wake = now().Add(min(until(wake), c.opts.RetryPeriod))
 	}
 	c.publish(status, wake)
+	c.deaths.follow(c.whoMayDie(status))
 	var ended, asked, returned <-chan struct{}
+	var resign <-chan time.Duration
 	switch status.Phase {
 	case protocol.StandingBy, protocol.Following:
 		ended = ctx.Done()
 	case protocol.Leading:
-		ended, asked, returned = c.active.ctx.Done(), c.active.stepDown, c.active.returned
+		ended, asked, returned, resign = c.active.ctx.Done(), c.active.stepDown, c.active.returned, c.active.resign
 	case protocol.Draining:
 		c.oversee(timeOf(status.Draining))
+		returned, resign = c.active.returned, c.active.resign
+	case protocol.Over: // resigned
 		returned = c.active.returned
 	}
 	c.timer.Reset(until(wake))
@@ -132,6 +146,9 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 		return protocol.Event{Kind: protocol.Stop}
 	case <-asked:
 		return protocol.Event{Kind: protocol.StepDown}
+	case notice := <-resign:
+		c.resigned = true
+		return protocol.Event{Kind: protocol.Resign, Delay: notice}
 	case <-returned:
 		return c.returned()
 	case r := <-c.requests.replies:
@@ -141,6 +158,9 @@ func (c *candidate) await(ctx context.Context) protocol.Event {
 	case err := <-c.health.results():
 		c.report.fitness(err)
 		return protocol.Event{Kind: protocol.Health, OK: err == nil}
+	case m := <-c.deaths.results():
+		c.log.Info("The holder's process has ended, as its kubelet says: its lease is not waited for", "holder", m.Identity)
+		return protocol.Event{Kind: protocol.Died, Marks: protocolMarks(m)}
 	case d := <-c.yields:
 		return protocol.Event{Kind: protocol.Yield, Delay: d}
 	}
@@ -156,7 +176,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 		case protocol.Cancel:
 			c.cancel(e.ID, e.OK)
 		case protocol.Suspect:
-			c.suspect(e.ID)
+			c.suspect(e.ID, timeOf(e.Sent))
 		case protocol.Watch:
 			c.watch(e.ID)
 		case protocol.Unwatch:
@@ -177,6 +197,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 		case protocol.LoseTerm:
 			lost := lostError(e.Lost)
 			c.active.lose(lost)
+			c.reason = lost.Reason
 			c.report.ended(c.active, lost, c.object())
 		case protocol.SuspendTerm:
 			c.active.expire() // its timer may be about to
@@ -232,12 +253,30 @@ func (c *candidate) askYield() {
 	}()
 }
 
+// whoMayDie is the term whose process a standby asks after (S13).
+func (c *candidate) whoMayDie(status protocol.Status) heldTerm {
+	if c.deaths == nil || status.Phase != protocol.StandingBy || status.Holder == "" {
+		return heldTerm{}
+	}
+	return heldTerm{mark{status.Holder, time.UnixMicro(status.Acquired).UTC()}, timeOf(status.Late), timeOf(status.Expires)}
+}
+
+// protocolMarks are marks as the protocol has them.
+func protocolMarks(marks ...mark) (out []protocol.Mark) {
+	for _, m := range marks {
+		out = append(out, protocol.Mark{Holder: m.Identity, Acquired: m.AcquireTime.UnixMicro()})
+	}
+	return out
+}
+
 // begin begins the callback of a term.
 func (c *candidate) begin(ctx context.Context, e protocol.Effect) {
 	c.stateDir.won()
+	c.deaths.won()
 	l := &activeTerm{
 		log:      c.log.WithValues("term", e.Token),
 		stepDown: make(chan struct{}),
+		resign:   make(chan time.Duration, 1),
 		done:     make(chan struct{}),
 		returned: make(chan struct{}),
 		term:     newTerm(c.Elector, e.Token, e.Sent),
@@ -277,7 +316,14 @@ func (c *candidate) returned() protocol.Event {
 	c.report.stopping(l, l.cause, holder)
 	c.report.ended(l, l.cause, c.object())
 	l.cancel(nil)
+	if c.resigned {
+		c.ended, c.err = true, errResigned
+		return protocol.Event{Kind: protocol.Tick}
+	}
 	lost := l.loss(l.cause)
+	if lost != nil {
+		c.reason = lost.Reason
+	}
 	return protocol.Event{Kind: protocol.Returned, OK: lost != nil && lost.givenUp()}
 }
 
@@ -297,6 +343,11 @@ func (c *candidate) letGo(ctx context.Context, e protocol.Effect) {
 	}
 	l.err = err
 	c.report.released(l, e, err)
+	if c.resigned {
+		c.publish(c.machine.Status(), c.machine.Wake())
+		close(l.done)
+		return // the process is about to end
+	}
 	c.active = nil
 	c.publish(c.machine.Status(), c.machine.Wake()) // whoever has waited for StepDown sees that the Lease is free
 	c.current.Store(nil)
@@ -340,12 +391,12 @@ func (c *candidate) object() *coordinationv1.Lease {
 func (c *candidate) publish(status protocol.Status, awake protocol.Instant) {
 	c.report.stuck(status.Stuck)
 	s := &snapshot{
-		leader:       status.Holder,
-		lastRenewal:  timeOf(status.LastRenewal),
-		lastError:    c.lastErr,
-		refusedSince: timeOf(status.RefusedFrom),
-		awake:        awake,
-		stuck:        status.Stuck,
+		leader:      status.Holder,
+		lastRenewal: timeOf(status.LastRenewal),
+		lastError:   c.lastErr,
+		reason:      c.reason,
+		awake:       awake,
+		stuck:       status.Stuck,
 	}
 	if status.Phase == protocol.Leading || status.Phase == protocol.Draining {
 		s.term = c.active.term

@@ -14,13 +14,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // L5 and NewClient: what lies between an Elector and the server's HTTP.
@@ -92,7 +95,8 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 		assert.LessOrEqual(t, server.made.Load(), int32(3), "the first request and the watch dial at once; where dialing takes long, so does a second attempt")
 	}
 }
-func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T) {
+
+func TestElectorsOfOneClientLeaveNothingBehind(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()
 	server := serveCounted(t, serveLeases(api))
@@ -110,11 +114,44 @@ func TestElectorsOfOneClientShareItsConnectionAndLeaveNothingBehind(t *testing.T
 		running.Go(func() { assert.NoError(t, e.Run(ctx)) })
 	}
 	leading.Wait()
-	// Those who dial at once, before there is a connection, each make one, and close it for the first.
-	assert.Eventually(t, func() bool { return server.open.Load() == 1 }, 30*time.Second, 10*time.Millisecond, "connections of 30 Electors")
 	cancel()
 	running.Wait()
 	assert.Eventually(t, func() bool { return server.open.Load() == 0 }, 30*time.Second, 10*time.Millisecond, "connections afterwards")
+}
+
+func TestNoClientIsRefusedAlsoAsANilPointer(t *testing.T) {
+	for _, leases := range []coordinationv1client.LeasesGetter{nil, (*elector.Client)(nil), (*coordinationv1client.CoordinationV1Client)(nil)} {
+		_, err := elector.New(leases, elector.Options{Namespace: namespace, Name: name, Run: func(context.Context) error { return nil }})
+		assert.ErrorContains(t, err, "leases: required")
+	}
+}
+
+// A counting client counts requests.
+type counting struct {
+	coordinationv1client.LeaseInterface
+	n *atomic.Int32
+}
+
+func (c counting) Update(ctx context.Context, lease *coordinationv1.Lease, opts metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	c.n.Add(1)
+	return c.LeaseInterface.Update(ctx, lease, opts)
+}
+
+func TestWhatIsPutAroundAClientSeesEachRequestAlsoOnTheSpareConnection(t *testing.T) {
+	overWire(t, func(w *wire) {
+		var inner, outer atomic.Int32
+		around := func(n *atomic.Int32) func(coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface {
+			return func(l coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface { return counting{l, n} }
+		}
+		all := w.elect(1, w.client().Wrap(around(&inner)).Wrap(around(&outer)))
+		time.Sleep(time.Minute)
+		w.conns[0].dead.Store(true)
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Greater(t, w.made(), 1)
+		assert.GreaterOrEqual(t, int(inner.Load()), w.requests("PUT"))
+		assert.Equal(t, inner.Load(), outer.Load())
+	})
 }
 
 func TestElectorsThatComeAndGoLeaveNothingBehind(t *testing.T) {
@@ -150,7 +187,7 @@ func TestElectorsThatComeAndGoLeaveNothingBehind(t *testing.T) {
 // L3, for an Elector and for a lock for client-go, whose client is around that of NewClient.
 func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 	opts := elector.Options{Namespace: namespace, Name: name, Identity: "a", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second}
-	acquire := func(ctx context.Context, l *lock.Lock, err error) error {
+	acquire := func(ctx context.Context, l *leaderelection.Lock, err error) error {
 		if err == nil {
 			_, _, err = l.Get(ctx)
 		}
@@ -166,14 +203,14 @@ func TestOverdueRequestsHaveAConnectionOfTheirOwn(t *testing.T) {
 			}
 			return err
 		},
-		"lock.New": func(ctx context.Context, cfg *rest.Config) error {
+		"leaderelection.NewLock": func(ctx context.Context, cfg *rest.Config) error {
 			client, err := elector.NewClient(cfg)
 			require.NoError(t, err)
-			l, err := lock.New(client, opts)
+			l, err := leaderelection.NewLock(client, opts)
 			return acquire(ctx, l, err)
 		},
-		"lock.NewForConfig": func(ctx context.Context, cfg *rest.Config) error {
-			l, err := lock.NewForConfig(cfg, opts)
+		"leaderelection.NewLockForConfig": func(ctx context.Context, cfg *rest.Config) error {
+			l, err := leaderelection.NewLockForConfig(cfg, opts)
 			return acquire(ctx, l, err)
 		},
 	} {

@@ -3,180 +3,287 @@ package elector
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"strconv"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
-	"k8s.io/client-go/util/connrotation"
 )
 
-// NewForConfig is New with NewClient(cfg): a client of the candidate's own.
-func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
-	client, err := NewClient(cfg)
-	if err != nil {
-		_, also := opts.complete()
-		return nil, errors.Join(err, prefixed(also))
-	}
-	return New(client, opts)
+// How many requests are under way at once in a Client; the rest wait in the process, where nothing counts against them,
+// and not in a server that has too much to do. A kube-apiserver allows 100 requests and watches on each connection. So,
+// whatever waits, there are two connections for these, a spare one, and one for each hundred of the other watches.
+const (
+	maxRequests       = 100
+	maxSpare          = 50
+	maxSharingWatches = 50 // that share the connection of the requests
+)
+
+// links are the ways of a Client to the API: for requests, for second attempts, and for the watches that would leave the
+// requests too little room. They choose by the request's ctx, which has an attempt, and by its query.
+type links struct {
+	requests, spare, watches *link
+
+	sharing chan struct{} // one for each watch on the link of the requests
+
+	certificates bool        // the user is known by a client certificate
+	idle         *time.Timer // closes connections that are not used
+
+	mu    sync.Mutex // guards what follows
+	users int        // Runs that have not returned
+	conns map[*conn]struct{}
 }
 
-// NewClient returns a client for the Electors of one process to share. It has a connection of its own and no client-side
-// rate limit, so that renewals never wait behind the work of Run; "leader-election" in its user agent; and a second
-// connection, opened only when a request is overdue, so that a dead connection does not cost the term. New recognises it.
-// Its connections are closed when the last Run of the Electors that share it has ended.
-//
-// cfg itself is not changed. Where it has a Transport, the connections of that Transport are used as they are.
-func NewClient(cfg *rest.Config) (coordinationv1client.LeasesGetter, error) {
-	if cfg == nil {
-		return nil, errors.New("elector: cfg: required: a *rest.Config, as from rest.InClusterConfig")
+// idleLimit is how long a connection is kept that is not used, where no Run or only the spare link could need it.
+const idleLimit = 90 * time.Second
+
+func newLinks(tc *transport.Config) (*links, error) {
+	ls := &links{
+		sharing:      make(chan struct{}, maxSharingWatches),
+		certificates: tc.HasCertAuth() || tc.HasCertCallback(),
+		conns:        map[*conn]struct{}{},
 	}
-	cfg = rest.CopyConfig(cfg)
-	cfg.UserAgent = cmp.Or(cfg.UserAgent, rest.DefaultKubernetesUserAgent()) + "/leader-election"
-	cfg.RateLimiter, cfg.QPS = nil, -1
-	cfg.Timeout = 0 // it would end the watch too; each attempt has a limit of its own
-	if cfg.Transport != nil {
-		leases, err := coordinationv1client.NewForConfig(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("elector: cfg: %w", err)
+	for _, l := range []struct {
+		link  **link
+		slots int
+	}{{&ls.requests, maxRequests}, {&ls.spare, maxSpare}, {&ls.watches, 0}} {
+		var err error
+		if *l.link, err = ls.newLink(tc, l.slots); err != nil {
+			return nil, err
 		}
-		return leases, nil
 	}
-	c := &client{}
-	for i := range c.links {
-		l, err := newLink(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("elector: cfg: %w", err)
-		}
-		c.links[i] = l
+	ls.idle = time.AfterFunc(idleLimit, ls.closeIdle)
+	return ls, nil
+}
+
+// closeIdle closes what has not been used for idleLimit: the spare connection, and without a Run all.
+func (ls *links) closeIdle() {
+	ls.spare.closeIdle()
+	ls.mu.Lock()
+	used := ls.users > 0
+	ls.mu.Unlock()
+	if !used {
+		ls.requests.closeIdle()
+		ls.watches.closeIdle()
 	}
-	c.LeasesGetter = c.links[0].leases
+}
+
+// WrappedRoundTripper lets client-go find the transport behind.
+func (ls *links) WrappedRoundTripper() http.RoundTripper { return ls.requests.http2 }
+
+// RoundTrip carries a request out.
+func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
+	a := attemptOf(req.Context())
+	if a == nil || a.spare {
+		defer ls.idle.Reset(idleLimit)
+	}
+	switch {
+	case isWatch(req.URL):
+		return ls.watch(req)
+	case a != nil && a.spare:
+		return ls.spare.RoundTrip(req)
+	default:
+		return ls.requests.RoundTrip(req)
+	}
+}
+
+func isWatch(u *url.URL) bool {
+	return strings.Contains(u.RawQuery, "watch=") && u.Query().Get("watch") != "false"
+}
+
+// watch opens a watch. It takes none of the slots of the requests.
+func (ls *links) watch(req *http.Request) (*http.Response, error) {
+	select {
+	case ls.sharing <- struct{}{}:
+	default:
+		return ls.watches.carry(req)
+	}
+	return ls.requests.carryWith(ls.sharing, req)
+}
+
+// use keeps connections open until unuse.
+func (ls *links) use() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.users++
+}
+
+// unuse closes all connections after the last user.
+func (ls *links) unuse() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.users--; ls.users > 0 {
+		return
+	}
+	for c := range ls.conns {
+		delete(ls.conns, c)
+		c.Conn.Close()
+	}
+}
+
+// admit takes in a connection that was made. net/http goes on to dial when the request is given up, and would keep for
+// ever what it gets after the last Run has ended.
+func (ls *links) admit(ctx context.Context, made net.Conn) (net.Conn, error) {
+	c := &conn{Conn: made, links: ls, made: time.Now()}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.users == 0 && attemptOf(ctx) != nil {
+		made.Close()
+		return nil, errNoRun
+	}
+	ls.conns[c] = struct{}{}
 	return c, nil
 }
 
-// A client has two connections to the API server: one for all requests, and a spare one for second attempts.
-type client struct {
-	coordinationv1client.LeasesGetter // of links[0]
-
-	links [2]*link
-
-	mu    sync.Mutex // guards users
-	users int        // Runs that have not returned
+// A conn is a connection that knows when something was read from it last.
+type conn struct {
+	net.Conn
+	links *links
+	made  time.Time
+	read  atomic.Int64 // a time.Duration after made
 }
 
-// runKey is the key under which the ctx of a Run's requests has link.closed as it was when that Run began.
-type runKey struct{}
-
-// use returns the ctx for the requests of a Run that begins.
-func (c *client) use(ctx context.Context) context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.users++
-	return context.WithValue(ctx, runKey{}, c.links[0].closed.Load())
-}
-
-// unuse closes the connections after the last user.
-func (c *client) unuse() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.users--; c.users > 0 {
-		return
+// Read reads.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.read.Store(int64(time.Since(c.made)))
 	}
-	for _, l := range c.links {
-		l.closed.Add(1)
-		l.dialer.CloseAll()
-	}
+	return n, err
 }
 
-// A link is a client with a connection of its own. It does not come from client-go's cache of transports, which would
-// keep it for ever.
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.links.mu.Lock()
+	delete(c.links.conns, c)
+	c.links.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// silentSince reports whether nothing has been read since then.
+func (c *conn) silentSince(t time.Time) bool {
+	return c.made.Add(time.Duration(c.read.Load())).Before(t)
+}
+
+// A link has its own connections: one, or where the server allows no more streams on it, as many as it takes. They do not
+// come from client-go's cache of transports, which would keep them for ever.
 type link struct {
-	leases coordinationv1client.LeasesGetter
-	dialer *connrotation.Dialer
-	dialed atomic.Pointer[time.Time] // when the youngest connection was made
-	closed atomic.Int64              // how often the last Run has ended
+	slots chan struct{} // one for each request under way; nil for no limit
+
+	http2 *http.Transport // dials one at a time, whatever waits for it
+	http1 *http.Transport // each request under way needs a connection of its own
+	old   atomic.Bool     // the server has no HTTP/2
 }
 
-func newLink(cfg *rest.Config) (*link, error) {
-	tc, err := cfg.TransportConfig()
-	if err != nil {
-		return nil, err
-	}
+func (ls *links) newLink(tc *transport.Config, slots int) (*link, error) {
 	tlsConfig, err := transport.TLSConfigFor(tc)
 	if err != nil {
 		return nil, err
 	}
-	dial := connrotation.DialFunc((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	tlsConfig = cmp.Or(tlsConfig, &tls.Config{})
+	dial := (&net.Dialer{Timeout: dialLimit, KeepAlive: 30 * time.Second}).DialContext
 	if tc.DialHolder != nil {
 		dial = tc.DialHolder.Dial
 	}
-	l := &link{dialer: connrotation.NewDialer(dial)}
-	rt, err := transport.HTTPWrappersForConfig(tc, &hinting{utilnet.SetTransportDefaults(&http.Transport{
-		Proxy:               tc.Proxy,
-		TLSClientConfig:     tlsConfig,
-		TLSHandshakeTimeout: 30 * time.Second, // an attempt has a limit of its own
-		DialContext:         l.dial,
-		DisableCompression:  tc.DisableCompression,
-	})})
+	l := &link{}
+	if slots > 0 {
+		l.slots = make(chan struct{}, slots)
+	}
+	newTransport := func(tlsConfig *tls.Config, usable func() error) *http.Transport {
+		t := utilnet.SetTransportDefaults(&http.Transport{
+			Proxy:               tc.Proxy,
+			TLSClientConfig:     tlsConfig,
+			TLSHandshakeTimeout: dialLimit,
+			DisableCompression:  tc.DisableCompression,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if err := usable(); err != nil {
+					return nil, err
+				}
+				made, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return ls.admit(ctx, made)
+			},
+		})
+		t.IdleConnTimeout = 0 // a standby's next request, after a day, should not have to dial; and see closeIdle
+		return t
+	}
+	l.http1 = newTransport(tlsConfig.Clone(), func() error { return nil })
+	tlsConfig.VerifyConnection = func(state tls.ConnectionState) error {
+		if state.NegotiatedProtocol != "h2" {
+			l.old.Store(true)
+		}
+		return l.notOld()
+	}
+	l.http2 = newTransport(tlsConfig, l.notOld)
+	l.http2.MaxConnsPerHost = 1 // dialing, or with room for another stream
+	return l, nil
+}
+
+// dialLimit is how long a connection may take to be made, and how long its handshake: a link waits for it, and the spare
+// one goes another way.
+const dialLimit = 10 * time.Second
+
+var errOld = errors.New("the server has no HTTP/2")
+
+func (l *link) notOld() error {
+	if l.old.Load() {
+		return errOld
+	}
+	return nil
+}
+
+// RoundTrip carries a request out when there is a slot for it.
+func (l *link) RoundTrip(req *http.Request) (*http.Response, error) {
+	select {
+	case l.slots <- struct{}{}:
+		return l.carryWith(l.slots, req)
+	case <-req.Context().Done():
+		if req.Body != nil {
+			req.Body.Close() // as a RoundTripper has to
+		}
+		return nil, context.Cause(req.Context())
+	}
+}
+
+// carryWith carries a request out that has a slot, until its answer has been read.
+func (l *link) carryWith(slots chan struct{}, req *http.Request) (*http.Response, error) {
+	done := sync.OnceFunc(func() { <-slots })
+	resp, err := l.carry(req)
 	if err != nil {
+		done()
 		return nil, err
 	}
-	l.leases, err = coordinationv1client.NewForConfigAndClient(cfg, &http.Client{Transport: rt})
-	return l, err
+	resp.Body = finishing(resp.Body, done)
+	return resp, nil
 }
 
-// dial makes a connection. net/http goes on to dial when the request is given up, and would keep for ever what it gets
-// after the last Run has ended.
-func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := l.dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
+func (l *link) carry(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" || l.old.Load() {
+		return l.http1.RoundTrip(req)
 	}
-	if closed, ours := ctx.Value(runKey{}).(int64); ours && l.closed.Load() != closed {
-		conn.Close()
-		return nil, errNoRun
-	}
-	now := time.Now()
-	l.dialed.Store(&now)
-	return conn, nil
-}
-
-// redial closes the connection, so that the next request opens another, unless it is younger than the request at sent
-// that was not answered: then it may only be slow, and the next request may need all of the time that the handshake has
-// taken.
-func (l *link) redial(sent time.Time) {
-	if dialed := l.dialed.Load(); dialed == nil || !dialed.After(sent) {
-		l.dialer.CloseAll()
-	}
-}
-
-// hinting takes the Retry-After out of an answer and puts it into the request's context. Otherwise client-go would wait
-// for that long inside the request, and repeat it, and the election would never see the answer (L5).
-type hinting struct{ next http.RoundTripper }
-
-type retryAfterKey struct{}
-
-// WrappedRoundTripper lets client-go find the transport behind.
-func (h *hinting) WrappedRoundTripper() http.RoundTripper { return h.next }
-
-// RoundTrip carries the request out.
-func (h *hinting) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := h.next.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
+	resp, err := l.http2.RoundTrip(req)
+	if err == nil || !errors.Is(err, errOld) {
 		return resp, err
 	}
-	hint, ours := req.Context().Value(retryAfterKey{}).(*atomic.Int64)
-	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); ours && err == nil {
-		hint.Store(int64(time.Duration(seconds) * time.Second))
-		resp.Header.Del("Retry-After")
+	again := req.Clone(req.Context()) // it has not been sent
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
 	}
-	return resp, nil
+	return l.http1.RoundTrip(again)
+}
+
+func (l *link) closeIdle() {
+	l.http2.CloseIdleConnections()
+	l.http1.CloseIdleConnections()
 }

@@ -13,6 +13,9 @@
 //   - Hand-over is immediate. After a clean stop the next replica leads after a watch event and a write. After a crash
 //     it leads as soon as the Lease expires. With [Options.StateDir], a crashed process that is started again leads at
 //     once.
+//   - With [Options.RecoveryDeadline] an outage of the API stops no work. A term that cannot be renewed is suspended, and goes
+//     on when the API is back. The first promise is then another: no two terms are valid at once, and nothing is written
+//     through the gate of [Elector.WrapTransport] without a valid one.
 //   - Losing leadership does not end the process. The callback is stopped and waited for, and the replica campaigns
 //     again.
 //   - A standby sends no requests except its watch, as long as the leader renews.
@@ -64,6 +67,12 @@
 // A process that is suspended, or gets no CPU, cannot stop itself, and a request that was sent cannot be taken back.
 // [Term.Valid] reads the clocks at each call, so it is false on the first call after the process resumes. With
 // [Term.Token], an outside system can refuse the writes of a past leader.
+//
+// While a term is suspended (see [Options.RecoveryDeadline]), another replica may lead, so two callbacks may run at once. Only
+// one of their terms is valid. A write without the gate has to carry [Term.Token] to something that checks it, or wait in
+// [Term.Await] first, and even then it may be under way when the term is suspended. If another replica has led meanwhile
+// and somebody writes the record of the suspended leader back, with both its times, the suspended leader cannot tell; see
+// below.
 //
 // After a Lease was deleted, candidates that have seen it still wait until it would have expired, and its leader puts
 // it back at once. A candidate that has not seen it, because it starts at that moment or was cut off, may win before

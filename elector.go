@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -18,9 +19,10 @@ import (
 type Elector struct {
 	opts    Options
 	lease   types.NamespacedName
-	links   [2]coordinationv1client.LeaseInterface // the first and the spare one, which differ only for NewClient's client
+	leases  coordinationv1client.LeaseInterface
 	metrics metricsBeside
-	client  *client // theirs, if it is from NewClient; else nil
+	client  *Client // theirs, if it is from NewClient; else nil
+	tells   bool    // it tells when a request has left the process
 	running atomic.Bool
 	state   atomic.Pointer[snapshot]
 	current atomic.Pointer[activeTerm] // nil while standing by
@@ -33,7 +35,7 @@ type Elector struct {
 // a client that does not, for any number of Electors. NewForConfig makes the client and the Elector.
 func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, error) {
 	opts, err := opts.complete()
-	if leases == nil {
+	if isNil(leases) {
 		err = errors.Join(errors.New("leases: required: a client for coordination.k8s.io/v1, as clientset.CoordinationV1()"), err)
 	}
 	if err != nil {
@@ -44,16 +46,8 @@ func New(leases coordinationv1client.LeasesGetter, opts Options) (*Elector, erro
 		lease: types.NamespacedName{Namespace: opts.Namespace, Name: opts.Name},
 	}
 	e.metrics = newMetricsBeside(e)
-	e.links[0] = leases.Leases(opts.Namespace)
-	e.links[1] = e.links[0]
-	switch c := leases.(type) {
-	case *client:
-		e.client, e.links[1] = c, c.links[1].leases.Leases(opts.Namespace)
-	case wrapper:
-		if inner, ok := c.Unwrap().(*client); ok {
-			e.client, e.links[1] = inner, c.Wrap(inner.links[1].leases.Leases(opts.Namespace))
-		}
-	}
+	e.leases, e.tells = leases.Leases(opts.Namespace), tellsWhenSent(leases)
+	e.client, _ = leases.(*Client)
 	e.state.Store(&snapshot{})
 	return e, nil
 }
@@ -67,14 +61,15 @@ func (e *Elector) config() protocol.Config {
 		RetryPeriod:   e.opts.RetryPeriod,
 		DrainLimit:    e.opts.DrainLimit,
 		Recovery:      e.opts.RecoveryDeadline,
+		Traces:        e.tells,
 		Yields:        e.opts.Yield != nil,
 	}
 }
 
-// A wrapper is a client around another, as in package lock. It does the same on the spare connection of NewClient's.
-type wrapper interface {
-	Unwrap() coordinationv1client.LeasesGetter
-	Wrap(leases coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface
+// isNil reports whether there is no client: nil, or a nil pointer.
+func isNil(leases coordinationv1client.LeasesGetter) bool {
+	v := reflect.ValueOf(leases)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 func prefixed(err error) error {
@@ -82,25 +77,6 @@ func prefixed(err error) error {
 		return nil
 	}
 	return fmt.Errorf("elector: %w", err)
-}
-
-// connection is the client for a request.
-func (e *Elector) connection(spare bool) coordinationv1client.LeaseInterface {
-	if spare {
-		return e.links[1]
-	}
-	return e.links[0]
-}
-
-// redial closes a connection on which the request at sent was not answered.
-func (e *Elector) redial(spare bool, sent time.Time) {
-	switch {
-	case e.client == nil:
-	case spare:
-		e.client.links[1].redial(sent)
-	default:
-		e.client.links[0].redial(sent)
-	}
 }
 
 // Run campaigns, leads while it holds the Lease, and campaigns again, until ctx ends or the callback returns by itself.
@@ -149,5 +125,30 @@ func (e *Elector) StepDown(ctx context.Context) error {
 		return l.err
 	case <-ctx.Done():
 		return fmt.Errorf("elector: stepping down, but not waited for: %w", context.Cause(ctx))
+	}
+}
+
+// Resign is for a process that is about to end itself although its callback still runs: it ends the term, and releases the
+// Lease with notice. Other candidates lead when the notice has passed, instead of when the Lease expires. The caller must end
+// the process within notice of calling Resign, whatever Resign returns: the release may have been carried out although no
+// answer came. Notice counts in whole seconds, two at least.
+//
+// Resign returns once the release is answered, or ctx's error if that ends first. It returns ErrNotLeader if there is no
+// callback, and an error if the Lease could not be released, because it has expired, for example. OnOverrun is a place for
+// it. Candidates of other libraries may not wait for the notice: they take a Lease without a holder at once.
+func (e *Elector) Resign(ctx context.Context, notice time.Duration) error {
+	l := e.current.Load()
+	if l == nil {
+		return ErrNotLeader
+	}
+	select {
+	case l.resign <- notice:
+	default: // another call has
+	}
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return fmt.Errorf("elector: resigning, but not waited for: %w", context.Cause(ctx))
 	}
 }

@@ -229,7 +229,7 @@ func TestErrorsOfTheAPIAreRetriedAndVisible(t *testing.T) {
 		require.Error(w, err)
 		assert.ErrorContains(w, err, `get lease shop/order-controller: forbidden: grant the verb "get" on resource "leases"`)
 		assert.ErrorContains(w, err, `in namespace "shop"`)
-		assert.ErrorContains(w, r.el.Check(nil), "grant the verb")
+		assert.NoError(w, r.el.Check(nil), "a restart would not help")
 		assert.Equal(w, 1, count(r.log(), "A request failed"), "an error that repeats is logged once")
 		assert.Less(w, w.api.Requests("a", "get"), 40)
 		time.Sleep(10 * time.Minute)

@@ -28,6 +28,7 @@ var (
 
 	errRunning    = errors.New("elector: Run was called while another Run of the same Elector has not returned; make one Elector for each candidate")
 	errNamesake   = errors.New("each process needs an identity of its own")
+	errResigned   = errors.New("elector: Resign was called, and the process did not end; the Lease may be another's by now")
 	errGoexit     = errors.New("the callback ended its goroutine by runtime.Goexit")
 	errUnreleased = errors.New("the lease could not be released in time")
 	errOtherLease = errors.New("the answer is not about this Lease: is there a proxy between this process and the API server?")

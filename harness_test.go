@@ -115,7 +115,7 @@ func (w *world) joinOver(leases coordinationv1client.LeasesGetter, client *elect
 	w.Helper()
 	r := &replica{w: w, name: who, client: client, done: make(chan struct{})}
 	r.work = func(ctx context.Context) error { <-ctx.Done(); return nil }
-	o := elector.Options{Namespace: namespace, Name: name, Identity: who, Run: r.run}
+	o := elector.Options{Namespace: namespace, Name: name, Identity: who, Run: r.run, StateDir: "-"} // the tests may run in a pod
 	for _, opt := range opts {
 		opt(r, &o)
 	}

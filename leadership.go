@@ -18,15 +18,16 @@ type activeTerm struct {
 	term         Term
 	ctx          context.Context // the callback's
 	cancel       context.CancelCauseFunc
-	reportedEnd  bool            // Events and Metrics why it has ended; the reporter's
-	reportedStop bool            // the log that it has to stop; likewise
-	drained      int             // minutes of the drain that were logged; likewise
-	returned     chan struct{}   // closed when the callback has returned
-	result       error           // of the callback, once it has
-	cause        error           // why its ctx had ended by then, nil if it had not
-	ctxErr       error           // likewise: ctx's own
-	outer        context.Context // of Elector.Run
-	stepDown     chan struct{}   // closed by StepDown
+	reportedEnd  bool               // Events and Metrics why it has ended; the reporter's
+	reportedStop bool               // the log that it has to stop; the reporter's
+	drained      int                // minutes of the drain that were logged; the reporter's
+	returned     chan struct{}      // closed when the callback has returned
+	result       error              // of the callback, once it has
+	cause        error              // why its ctx had ended by then, nil if it had not
+	ctxErr       error              // ctx's own error by then
+	outer        context.Context    // of Elector.Run
+	stepDown     chan struct{}      // closed by StepDown
+	resign       chan time.Duration // what Resign is called with
 	stepDownOnce sync.Once
 	done         chan struct{} // closed once released
 	err          error         // of the release, once done

@@ -2,6 +2,8 @@ package elector
 
 import (
 	"context"
+	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,3 +86,113 @@ func TestATermThatIsGivenUpAsItBeginsHasItsCallback(t *testing.T) {
 		})
 	}
 }
+
+// S14: the timers of a suspended term.
+
+func suspendedTerm(t *testing.T, recovery time.Duration) *activeTerm {
+	l := serve(t.Context(), anElector(recovery), 30*time.Second)
+	l.expire()
+	require.False(t, l.term.Suspended().IsZero())
+	return l
+}
+
+func TestALateConfirmationSetsTheDeadlineOfASuspendedTermAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := suspendedTerm(t, time.Minute)
+		l.renewed(now().Add(-11 * time.Second)) // older than RenewDeadline: no authority
+		assert.False(t, l.term.Valid())
+		time.Sleep(59*time.Second - time.Nanosecond)
+		synctest.Wait()
+		assert.NoError(t, l.ctx.Err())
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		assert.ErrorIs(t, context.Cause(l.ctx), ErrLost)
+		assert.ErrorIs(t, l.term.Await(t.Context()), ErrLost)
+	})
+}
+
+func TestATermThatWasResumedIsSuspendedAgainAtItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := suspendedTerm(t, time.Minute)
+		since := l.term.Suspended()
+		l.renewed(now().Add(-time.Second))
+		assert.True(t, l.term.Valid())
+		assert.True(t, l.term.Suspended().IsZero())
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 9*time.Second, l.term.Suspended().Sub(since))
+		assert.NoError(t, l.ctx.Err())
+	})
+}
+
+func TestATermWhoseCallbackHasToStopIsNotResumed(t *testing.T) {
+	l := suspendedTerm(t, time.Hour)
+	l.cancel(&LostError{Reason: ReasonSteppedDown})
+	l.renewed(now())
+	assert.False(t, l.term.Valid())
+	assert.True(t, l.term.Suspended().IsZero(), "it is over")
+}
+
+func TestAwaitHasTheReasonOfALossBeforeTheCallbacksContextEnds(t *testing.T) {
+	l := suspendedTerm(t, time.Hour)
+	lost := &LostError{Reason: ReasonTakenOver, Holder: "else"}
+	l.term.end(lost) // as lose does first
+	require.NoError(t, l.ctx.Err())
+	assert.Equal(t, lost, l.term.Await(l.ctx))
+	held, cancel := l.term.Context(l.ctx)
+	defer cancel()
+	assert.Equal(t, lost, context.Cause(held))
+	l.term.end(nil)
+	assert.Equal(t, lost, l.term.Await(l.ctx), "the first reason stays")
+	assert.ErrorIs(t, Term{}.Await(t.Context()), ErrNotLeader)
+}
+
+// Whatever meets in one moment, nobody who waits is left waiting, and nobody is told that a term is valid that is over.
+func TestWhatMeetsInTheMomentThatATermIsSuspendedResumedOrLost(t *testing.T) {
+	for round := range 60 {
+		e := anElector(time.Hour)
+		e.opts.RenewDeadline, e.opts.LeaseDuration = 2*time.Millisecond, 4*time.Millisecond
+		l := serve(t.Context(), e, time.Duration(round%4)*time.Millisecond)
+		var all sync.WaitGroup
+		gate := (&gate{elector: e, next: roundTripperFunc(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done() // cut off, or this test hangs
+			return nil, context.Cause(req.Context())
+		})}).RoundTrip
+		for range 4 {
+			all.Go(func() {
+				for l.term.alive.Err() == nil {
+					if err := l.term.Await(context.Background()); err != nil {
+						assert.ErrorIs(t, err, ErrLost)
+					}
+					held, cancel := l.term.Context(context.Background())
+					<-held.Done()
+					cancel()
+					l.term.Suspended()
+				}
+			})
+			all.Go(func() {
+				for l.term.alive.Err() == nil {
+					req, _ := http.NewRequestWithContext(context.WithValue(context.Background(), e, l.term), http.MethodPut, "https://api/x", nil)
+					_, err := gate(req)
+					assert.ErrorIs(t, err, ErrNotLeader)
+				}
+			})
+		}
+		all.Go(func() {
+			for range 5 {
+				l.renewed(now())
+				time.Sleep(time.Duration(round%5) * time.Millisecond)
+				l.expire()
+			}
+			l.lose(&LostError{Reason: ReasonTakenOver})
+			l.renewed(now())
+			assert.False(t, l.term.Valid())
+		})
+		all.Wait()
+		assert.ErrorIs(t, context.Cause(l.ctx), ErrLost)
+	}
+}
+
+type roundTripperFunc func(req *http.Request) (*http.Response, error)
+
+func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

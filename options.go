@@ -109,11 +109,18 @@ type Options struct {
 
 	// StateDir is a directory that outlives the process but not the place where it runs: an emptyDir in a pod, /run on a
 	// host. With it a leader that was killed, and is started again, does not wait for its own Lease to expire: a lock on a
-	// file there proves that the old process is dead. Each process needs a directory of its own, otherwise only one
-	// process benefits. New returns an error if the directory does not exist or cannot be written to, or if the platform
-	// has no such lock. It must not be on a network file system, whose locks can end before their process does. Default:
-	// none; after a crash the Lease has to expire.
+	// file there proves that the old process is dead. Processes that Run has started are not proven dead with it. If
+	// several processes share a directory, one of them benefits at a time. New returns an error if the directory does not
+	// exist, cannot be written to, or is on a file system whose locks can end before their process does: a network's, 9p
+	// or FUSE. Default: in a pod on Linux /dev/shm/elector, as far as it can be used, because the containers of a pod
+	// share that memory, and it outlives each of them; elsewhere none, and after a crash the Lease has to expire. "-" is
+	// none everywhere.
 	StateDir string
+
+	// Deaths says which processes have ended. With it the next leader does not wait for the Lease of a dead one to expire.
+	// Package kubelet implements it, for pods. All candidates need it: it tells the others of this process's end, too.
+	// Default: none.
+	Deaths Deaths
 
 	// SingleTerm makes Elector.Run return the *LostError after a term was lost or given up, instead of campaigning again.
 	// It is meant for callbacks that cannot be started twice, such as the Start of a controller-runtime manager. (A manager
@@ -167,10 +174,8 @@ func (o Options) complete() (Options, error) {
 	o.Labels = maps.Clone(o.Labels)
 	errs = append(errs, o.checkNames()...)
 	errs = append(errs, o.checkDurations()...)
-	if o.StateDir != "" {
-		if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
-			errs = append(errs, err)
-		}
+	if err := checkStateDir(o.StateDir, types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); err != nil {
+		errs = append(errs, err)
 	}
 	return o, errors.Join(errs...)
 }

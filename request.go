@@ -3,7 +3,6 @@ package elector
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -18,17 +17,30 @@ import (
 type request struct {
 	id        int
 	verb      string
-	spare     bool // it uses the second connection
-	sent      time.Time
+	attempt   *attempt
+	told      bool // the machine knows that it has left the process
 	cancel    context.CancelFunc
 	cancelled bool
 }
 
+// leaves says that a request has left the process since the machine was told last, or that it waits for a connection for
+// longer than limit. Otherwise it says nothing: a Tick.
+func (k *request) leaves(limit time.Duration) (ev protocol.Event) {
+	switch at, left := k.attempt.left(); {
+	case k.told:
+	case left:
+		k.told = true
+		return protocol.Event{Kind: protocol.Left, ID: k.id, At: instant(at)}
+	case k.attempt.dials(limit):
+		return protocol.Event{Kind: protocol.Dials, ID: k.id}
+	}
+	return ev
+}
+
 type reply struct {
 	*request
-	lease      *coordinationv1.Lease
-	err        error
-	retryAfter time.Duration // what the API asked for, 0 for nothing
+	lease *coordinationv1.Lease
+	err   error
 }
 
 // requests are those that have not returned, and where their replies arrive.
@@ -47,16 +59,18 @@ func (rs *requests) failure(id int) error {
 	return errNoReply
 }
 
-// send sends a request. What proves this process dead is left before a write that may win the Lease (S12): a crash in
-// between would leave no proof.
+// send sends a request. What proves this process dead is left before a write that may win the Lease (S12, S13): a
+// crash in between would leave no proof.
 func (c *candidate) send(id int, r protocol.Request) {
 	if r.Wins {
-		c.stateDir.record(r.Claim)
+		m := mark{r.Claim.Holder, time.UnixMicro(r.Claim.Acquired).UTC()}
+		c.stateDir.record(m)
+		c.deaths.record(m)
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.opts.RenewDeadline)
-	hint := new(atomic.Int64)
-	ctx = context.WithValue(ctx, retryAfterKey{}, hint)
-	leases, call := c.connection(r.Spare), func() (*coordinationv1.Lease, error) { return nil, nil }
+	ctx, cancel := context.WithCancel(c.ctx)
+	k := &request{id: id, verb: r.Verb.String(), told: !c.tells, cancel: cancel}
+	ctx, k.attempt = newAttempt(ctx, r.Spare, c.tells)
+	leases, call := c.leases, func() (*coordinationv1.Lease, error) { return nil, nil }
 	switch r.Verb {
 	case protocol.Get:
 		call = func() (*coordinationv1.Lease, error) { return leases.Get(ctx, c.opts.Name, metav1.GetOptions{}) }
@@ -70,13 +84,12 @@ func (c *candidate) send(id int, r protocol.Request) {
 		}
 		call = func() (*coordinationv1.Lease, error) { return leases.Update(ctx, lease, metav1.UpdateOptions{}) }
 	}
-	k := &request{id: id, verb: r.Verb.String(), spare: r.Spare, sent: time.Now(), cancel: cancel}
 	c.requests.under[id] = k
 	replies := c.requests.replies
 	go func() {
 		defer cancel()
 		lease, err := call()
-		replies <- reply{k, lease, err, time.Duration(hint.Load())}
+		replies <- reply{k, lease, err}
 	}()
 }
 
@@ -90,14 +103,15 @@ func (c *candidate) cancel(id int, ignored bool) {
 	}
 }
 
-// suspect closes the connection of a request or a watch, because something should have been answered on it.
-func (c *candidate) suspect(id int) {
+// suspect closes the connection of a request or a watch, if nothing has been read from it since it was sent, nor since the
+// time given.
+func (c *candidate) suspect(id int, since time.Time) {
 	if k := c.requests.under[id]; k != nil {
-		c.redial(k.spare, k.sent)
+		k.attempt.suspect(since)
 	} else if k := c.requests.last.request; k != nil && k.id == id {
-		c.redial(k.spare, k.sent)
+		k.attempt.suspect(since)
 	} else if w := c.watches.session; w != nil && w.id == id {
-		c.redial(false, w.begun)
+		w.attempt.suspect(since)
 	}
 }
 
@@ -110,7 +124,10 @@ func (c *candidate) answered(r reply) protocol.Event {
 	if !r.cancelled {
 		c.metrics.Request(c.lease, r.verb, r.err)
 	}
-	ev := protocol.Event{Kind: protocol.Answered, ID: r.id, Outcome: outcome(r.verb, r.err), RetryAfter: r.retryAfter}
+	ev := protocol.Event{Kind: protocol.Answered, ID: r.id, Outcome: outcome(r.verb, r.err), RetryAfter: time.Duration(r.attempt.retryAfter.Load())}
+	if left := r.leaves(0); left.Kind == protocol.Left {
+		ev.At = left.At
+	}
 	c.requests.last, c.requests.why = r, nil
 	if r.err == nil {
 		ev.Record = recordOf(r.lease)
@@ -120,8 +137,8 @@ func (c *candidate) answered(r reply) protocol.Event {
 	if seconds, ok := apierrors.SuggestsClientDelay(r.err); ok {
 		ev.RetryAfter = max(ev.RetryAfter, time.Duration(seconds)*time.Second)
 	}
-	if apierrors.IsUnauthorized(r.err) && !r.cancelled { // a connection keeps the client certificate that it began with
-		c.redial(r.spare, r.sent)
+	if apierrors.IsUnauthorized(r.err) {
+		r.attempt.discard()
 	}
 	return ev
 }

@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
+	"github.com/elector-go/elector/internal/lockfile/lockfiletest"
 )
 
 var (
@@ -770,10 +770,8 @@ func (s *simulation) stepDown(a *actor) string {
 // bequeath returns a StateDir as a dead process leaves it behind. In virtual time it still has the lock, so its file goes
 // into another directory.
 func (s *simulation) bequeath(dir string) string {
-	data, err := os.ReadFile(stateFile(dir))
-	require.NoError(s, err)
 	heir := s.TempDir()
-	require.NoError(s, os.WriteFile(stateFile(heir), data, 0o600))
+	require.NoError(s, lockfiletest.Inherit(stateFile(dir), stateFile(heir)))
 	return heir
 }
 

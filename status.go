@@ -18,12 +18,13 @@ type Status struct {
 	LastRenewal time.Time // when the last write that holds the Lease was sent; zero before the first
 	Draining    time.Time // since when the callback has been asked to stop and has not returned; zero otherwise
 	Suspended   time.Time // since when the term has no authority, see Options.RecoveryDeadline; zero otherwise
+	Reason      Reason    // why the last term was lost or given up; zero before the first that was
 	LastError   error     // why the last request failed, with its verb; nil once one has succeeded since
 }
 
 // MarshalJSON encodes the Status as an object with the fields identity, leader and leading and, where they have a
-// value, term, validUntil, lastRenewal, draining, suspended and lastError. Term is the token, a string because JSON numbers lose
-// digits.
+// value, term, validUntil, lastRenewal, draining, suspended, reason and lastError. Term is the token, a string because JSON
+// numbers lose digits.
 func (s Status) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Identity    string    `json:"identity"`
@@ -34,8 +35,12 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		LastRenewal time.Time `json:"lastRenewal,omitzero"`
 		Draining    time.Time `json:"draining,omitzero"`
 		Suspended   time.Time `json:"suspended,omitzero"`
+		Reason      string    `json:"reason,omitempty"`
 		LastError   string    `json:"lastError,omitempty"`
-	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, ""}
+	}{s.Identity, s.Leader, s.Leading, s.Term.Token(), s.Term.ValidUntil(), s.LastRenewal, s.Draining, s.Suspended, "", ""}
+	if s.Reason != 0 {
+		out.Reason = s.Reason.String()
+	}
 	if s.LastError != nil {
 		out.LastError = s.LastError.Error()
 	}
@@ -59,13 +64,13 @@ func (e *Elector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // snapshot is what the election's goroutine publishes for readers in others.
 type snapshot struct {
-	leader       string
-	term         Term
-	lastRenewal  time.Time
-	lastError    error
-	refusedSince time.Time        // when the API began to refuse requests for a reason that waiting does not cure; else zero
-	awake        protocol.Instant // the loop means to act again by then
-	stuck        bool             // no more requests are sent, because clients do not return from those under way
+	leader      string
+	term        Term
+	lastRenewal time.Time
+	reason      Reason // of the last term that was lost or given up
+	lastError   error
+	awake       protocol.Instant // the loop means to act again by then
+	stuck       bool             // no more requests are sent, because clients do not return from those under way
 }
 
 // IsLeader reports whether this candidate leads at this moment. It reads the clock at each call, so it is false as soon
@@ -88,6 +93,7 @@ func (e *Elector) Status() Status {
 		LastRenewal: s.lastRenewal,
 		Draining:    s.term.Draining(),
 		Suspended:   s.term.Suspended(),
+		Reason:      s.reason,
 		LastError:   s.lastError,
 	}
 }
@@ -97,11 +103,9 @@ func (e *Elector) Status() Status {
 //   - while the callback overruns its Lease: its ctx has ended, it still runs, and another replica may lead soon;
 //   - when the election's loop has been stuck for more than a LeaseDuration;
 //   - when requests do not return although their time is up, so that no more are sent;
-//   - when the API has refused this candidate (401, 403, 404, 422, or a certificate that is not trusted) for more than
-//     a LeaseDuration: somebody has to change a setting.
 //
-// A standby is healthy. So is a candidate that cannot reach the API, because a restart would not help: see Status and
-// the log. Do not make readiness depend on leading, or a rolling update never ends.
+// A standby is healthy. So is a candidate that cannot reach the API, or that the API refuses, because a restart would not
+// help: see Status, the log and the metrics. Do not make readiness depend on leading, or a rolling update never ends.
 func (e *Elector) Check(*http.Request) error {
 	s := e.state.Load()
 	lease := e.opts.Namespace + "/" + e.opts.Name
@@ -112,8 +116,6 @@ func (e *Elector) Check(*http.Request) error {
 		return fmt.Errorf("elector: lease %s: the election's loop is stuck: it meant to act %v ago", lease, -until(s.awake).Round(time.Second))
 	case s.stuck:
 		return fmt.Errorf("elector: lease %s: %w", lease, errStuck)
-	case !s.refusedSince.IsZero() && time.Since(s.refusedSince) > e.opts.LeaseDuration:
-		return fmt.Errorf("elector: refused since %v: %w", s.refusedSince.Format(time.RFC3339), s.lastError)
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func (t Term) Await(ctx context.Context) error {
 		case t.Valid():
 			return nil
 		case t.alive.Err() != nil:
-			return t.whyOver()
+			return t.whyNot()
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
@@ -147,13 +147,11 @@ func (t Term) Context(ctx context.Context) (context.Context, context.CancelFunc)
 		cancel(ErrNotLeader)
 		return ctx, func() {}
 	}
-	stop := context.AfterFunc(t.spell.Load().ctx, func() {
-		if t.alive.Err() == nil {
-			cancel(ErrSuspended)
-		} else {
-			cancel(t.whyOver())
-		}
-	})
+	s := t.spell.Load()
+	if !t.Valid() {
+		cancel(t.whyNot())
+	}
+	stop := context.AfterFunc(s.ctx, func() { cancel(t.whyNot()) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
@@ -197,13 +195,17 @@ func (t *term) overrunAfter() time.Duration {
 	return t.of.opts.LeaseDuration - (t.of.opts.LeaseDuration-t.of.opts.RenewDeadline)/4
 }
 
-// whyOver is why a term that is over has ended.
-func (t *term) whyOver() error {
+// whyNot is why a term that is not valid has no authority: it is suspended, was lost, or has ended otherwise.
+func (t *term) whyNot() error {
 	var lost *LostError
-	if errors.As(context.Cause(t.alive), &lost) {
+	switch {
+	case t.alive.Err() == nil && t.of.opts.RecoveryDeadline > 0:
+		return ErrSuspended
+	case errors.As(context.Cause(t.alive), &lost):
 		return lost
+	default:
+		return ErrNotLeader
 	}
-	return ErrNotLeader
 }
 
 func (t *term) validAt(now protocol.Instant) bool {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
+
+	"github.com/elector-go/elector/internal/write"
 )
 
 // WrapTransport is a write gate, to be passed to rest.Config.Wrap: a client behind it writes only while this candidate
@@ -36,7 +37,7 @@ func (g *gate) WrappedRoundTripper() http.RoundTripper { return g.next }
 
 // RoundTrip lets a request through, or refuses it.
 func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
-	if reads(req) {
+	if !write.Is(req) {
 		return g.next.RoundTrip(req)
 	}
 	term, ok := req.Context().Value(g.elector).(Term)
@@ -51,14 +52,10 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close() // as a RoundTripper has to
 		}
-		why := ErrNotLeader
-		if !term.Suspended().IsZero() {
-			why = ErrSuspended
-		}
-		return nil, fmt.Errorf("elector: %s was not sent: %w", req.Method, why)
+		return nil, fmt.Errorf("elector: %s was not sent: %w", req.Method, refusal(term))
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	stop := context.AfterFunc(held.ctx, func() { cancel(errCutOff) })
+	stop := context.AfterFunc(held.ctx, func() { cancel(cutOff(term)) })
 	done := func() { stop(); cancel(nil) }
 	answered := false
 	defer func() {
@@ -69,7 +66,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		if ctx.Err() != nil && held.ctx.Err() != nil { // the callback's ctx, if it is that, ends then too
-			err = fmt.Errorf("elector: %s: %w", req.Method, errCutOff)
+			err = fmt.Errorf("elector: %s: %w", req.Method, cutOff(term))
 		}
 		return nil, err
 	}
@@ -90,24 +87,17 @@ func fullySent(req *http.Request) bool {
 	return req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0
 }
 
-// errCutOff is ErrNotLeader for a write that was under way.
-var errCutOff = fmt.Errorf("the term ended while it was under way, and it may have been carried out: %w", ErrNotLeader)
-
-// review is the path of a question that is asked by a POST and changes nothing.
-var review = regexp.MustCompile(`/apis/(authentication|authorization)\.k8s\.io/[^/]+/(namespaces/[^/]+/)?[a-z]+reviews$`)
-
-// into is the path of a connection into a pod, which a WebSocket opens by a GET.
-var into = regexp.MustCompile(`/pods/[^/]+/(exec|attach|portforward)$`)
-
-func reads(req *http.Request) bool {
-	switch req.Method {
-	case "", http.MethodGet:
-		return !into.MatchString(req.URL.Path)
-	case http.MethodHead, http.MethodOptions:
-		return true
-	default:
-		return req.Method == http.MethodPost && review.MatchString(req.URL.Path)
+// refusal is what a write gets whose term is not valid.
+func refusal(t Term) error {
+	if t.term != nil && t.whyNot() == ErrSuspended {
+		return ErrSuspended
 	}
+	return ErrNotLeader
+}
+
+// cutOff is what a write gets that was under way when its term's authority ended.
+func cutOff(t Term) error {
+	return fmt.Errorf("the term ended while it was under way, and it may have been carried out: %w", refusal(t))
 }
 
 // finishing returns body with a function that is called once it is closed. A body that can be written to, such as that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,11 +25,11 @@ type watches struct {
 
 // A session is one watch request and the goroutine that reads it.
 type session struct {
-	id     int
-	begun  time.Time
-	opened bool
-	ended  chan struct{} // closed when its goroutine has returned
-	cancel context.CancelFunc
+	id      int
+	attempt *attempt
+	opened  bool
+	ended   chan struct{} // closed when its goroutine has returned
+	cancel  context.CancelFunc
 }
 
 // A watchEvent is what a session reports: that it is open, what changed, or why it ended.
@@ -73,9 +72,10 @@ func (ws *watches) returned() (ids []int) {
 // missed, except a deletion.
 func (c *candidate) watch(id int) {
 	ctx, cancel := context.WithCancel(c.ctx)
-	s := &session{id: id, begun: time.Now(), ended: make(chan struct{}), cancel: cancel}
+	s := &session{id: id, ended: make(chan struct{}), cancel: cancel}
+	ctx, s.attempt = newAttempt(ctx, false, c.tells)
 	c.watches.session = s
-	leases, name, events := c.links[0], c.opts.Name, c.watches.events
+	leases, name, events := c.leases, c.opts.Name, c.watches.events
 	go func() {
 		defer close(s.ended)
 		defer cancel()
@@ -138,7 +138,7 @@ func (c *candidate) noticed(ev watchEvent) protocol.Event {
 	out := protocol.Event{Kind: protocol.Tick, ID: ev.id}
 	switch {
 	case ev.err != nil:
-		out.Kind = protocol.WatchEnded
+		out.Kind, out.Outcome = protocol.WatchEnded, outcome("watch", ev.err)
 		c.watches.last, c.watches.why = ev.id, explain(ev.err, "watch", c.opts.Namespace, c.opts.Name)
 	case ev.opened:
 		out.Kind = protocol.WatchOpened

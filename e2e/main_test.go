@@ -72,6 +72,6 @@ func run(m *testing.M) (code int, err error) {
 	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
 
 	code = m.Run()
-	fmt.Print(figures.table(), chaosFigures.table())
+	fmt.Print(figures.table(), chaosFigures.table(), scaleFigures.table())
 	return code, nil
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -39,6 +40,36 @@ func TestAReplicaThatWasKilledAndIsBackLeadsAtOnce(t *testing.T) {
 	f.requireOneAtATime()
 	median, worst, n := figures.summary(restart, ours)
 	t.Logf("begin of Run to leading: %.3f s median, %.3f s worst of %d", median, worst, n)
+}
+
+// As in a pod, where its containers share /dev/shm: with nothing configured. A second container that campaigns has the lock
+// when the first has died.
+func TestInAPodAReplicaIsBackAtOnceWithNothingConfigured(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has /dev/shm")
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1") // for the replicas, which use the kubeconfig
+	f := newFleet(t)
+	t.Cleanup(func() { os.Remove("/dev/shm/elector/" + f.namespace + "_" + leaseName + ".lease") })
+	leader := f.start(ours)
+	f.nextLeader(20 * time.Second)
+	f.settle(leader, f.start(ours, "-state-dir=-")) // it would lead if the Lease expired
+	for range 5 {
+		f.kill(leader)
+		leader = f.start(ours)
+		ready := f.awaitFrom(leader, event.Ready, 20*time.Second)
+		begin := f.awaitFrom(leader, event.Begin, leaseDuration)
+		require.Less(t, begin.At.Sub(ready.At), 5*time.Second, "begin of Run to leading, where the Lease binds for %v", leaseDuration)
+		require.False(t, logged(leader, "StateDir"))
+	}
+	beside := f.start(ours)
+	f.settle(leader, beside)
+	f.kill(leader)
+	killed, _ := leader.proc.Result()
+	begin := f.awaitFrom(beside, event.Begin, 20*time.Second)
+	require.Less(t, begin.At.Sub(killed), 5*time.Second, "it tries for the lock every %v", retryPeriod)
+	require.False(t, logged(beside, "StateDir"), "nor is it said that another has the lock")
+	f.requireOneAtATime()
 }
 
 func TestALiveProcessWithTheSameStateDirIsReportedAndNotTakenForDead(t *testing.T) {
@@ -101,7 +132,7 @@ func TestClientGoIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
 	}
 }
 
-// The same programs on package lock, with a directory that proves it.
+// The same programs on package leaderelection, with a directory that proves it.
 func TestALockWithStateDirIsBackAtOnceUnderTheSameIdentity(t *testing.T) {
 	t.Parallel()
 	took := newFleet(t).restartInPlace("-state-dir=" + t.TempDir())

@@ -24,7 +24,7 @@
 //	work has returned         requests under way may finish, for Grace; then the Lease is released
 //	term is lost              nothing is written; requests under way end at once
 //	crash                     the address stays until the next leader's first write replaces it
-//	somebody edits it         the leader puts it right within ten seconds
+//	somebody edits it         the leader puts it right within ten seconds, and standbys read it anew ten seconds later
 //
 // # No late writes
 //
@@ -37,6 +37,17 @@
 // partition, LeaseDuration after its last renewal at most. Until then the Service sends requests to a replica that does
 // not lead. So a Service does not protect data: the nodes learn of a change later still, and open connections stay
 // open. Forward checks the term at each request. For writes to other systems see elector.Term.Token.
+//
+// # Requests at a standby
+//
+// Forward looks the leader's address up once for all requests, and again as its comment says. Requests that wait share
+// one goroutine, which wakes them when the leader is known. While a leader cannot be reached, one of them tries it
+// from time to time. A request ends with its own context, whatever the API does.
+//
+// What is passed on carries the header Elector-Forwarded-By, with the namespace, name and UID of the EndpointSlice. A
+// replica that gets it and does not lead answers 503 with the same value in Elector-Not-Leader. Forward takes both off,
+// at the other end of the hop, and believes no other values: they are a client's or another Service's. The README has
+// what Forward costs.
 //
 // # Permissions
 //

@@ -56,7 +56,7 @@ type Options struct {
 	Grace time.Duration
 
 	// Wait is how long Forward keeps a request that cannot be answered yet, as in the milliseconds of a hand-over, before
-	// it is refused. Default: 1 s. Negative: not at all.
+	// it is refused. Default: 1 s. Negative: no longer than the leader's address is being looked up.
 	Wait time.Duration
 
 	// Scheme is how Forward reaches the leader: "http" or "https". Default: "http".
@@ -74,9 +74,10 @@ type Service struct {
 	slices discoveryv1client.EndpointSliceInterface
 	tenure atomic.Pointer[tenure] // nil while this replica does not lead
 
-	looking sync.Mutex // held while the leader's address is looked up
-	looked  time.Time  // when that was last tried; guarded by looking
-	known   atomic.Pointer[leader]
+	news signal // for requests that wait: it is worth while to try now
+
+	met    sync.Map // the guards of EndpointSlices that were seen
+	metAny atomic.Bool
 }
 
 // New returns a Service. It sends no request. All mistakes in opts are reported at once, each with its field.
@@ -89,6 +90,30 @@ func New(client discoveryv1client.EndpointSlicesGetter, opts Options) (*Service,
 		return nil, fmt.Errorf("leaderservice: %w", err)
 	}
 	return &Service{opts: opts, slices: client.EndpointSlices(opts.Namespace)}, nil
+}
+
+// A signal wakes all who wait for it.
+type signal struct {
+	mu sync.Mutex
+	c  chan struct{} // closed when it is raised
+}
+
+func (s *signal) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c == nil {
+		s.c = make(chan struct{})
+	}
+	return s.c
+}
+
+func (s *signal) raise() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c != nil {
+		close(s.c)
+		s.c = nil
+	}
 }
 
 // Run returns a function for elector.Options.Run. It calls work, with the Service leading here meanwhile.
@@ -105,6 +130,7 @@ func (s *Service) Run(work func(context.Context) error) func(context.Context) er
 		}
 		t := newTenure(ctx, term)
 		s.tenure.Store(t)
+		s.news.raise()
 		publishing, stop := context.WithCancel(ctx)
 		var published sync.WaitGroup
 		published.Go(func() { (&publication{Service: s, term: term}).keep(publishing) })

@@ -28,6 +28,7 @@ type shop struct {
 	*testing.T
 	api      *electortest.Server
 	slices   *store
+	net      *network
 	replicas []*replica
 }
 
@@ -48,14 +49,16 @@ type replica struct {
 func inShop(t *testing.T, f func(s *shop)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &shop{T: t, api: electortest.NewServer(), slices: &store{}}
+		s := &shop{T: t, api: electortest.NewServer(), slices: &store{}, net: newNetwork(t)}
 		defer func() {
 			s.api.Close()
+			s.net.close()
 			for _, r := range s.replicas {
 				r.slices.intercept(func(string) error { return errors.New("the test is over") })
 				r.stop()
 				<-r.done
 			}
+			time.Sleep(requestLimit + time.Second) // what is under way ends
 		}()
 		f(s)
 	})

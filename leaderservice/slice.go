@@ -62,12 +62,12 @@ func (p *publication) keep(ctx context.Context) {
 		case err != nil:
 			wait = retryInterval
 			if err.Error() != p.said {
-				log.Error(err, "The Service may not lead to the leader", "token", p.term.Token())
+				log.Error(err, "The Service may not lead to the leader", "term", p.term.Token())
 			}
 			p.said = err.Error()
 		default:
 			if wrote {
-				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "token", p.term.Token())
+				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "term", p.term.Token())
 			}
 			p.said = ""
 		}
@@ -77,7 +77,7 @@ func (p *publication) keep(ctx context.Context) {
 		}
 	}
 	if err := p.withdraw(ctx); err != nil {
-		log.Error(err, "The Service may lead here until the next leader's first write", "token", p.term.Token())
+		log.Error(err, "The Service may lead here until the next leader's first write", "term", p.term.Token())
 	}
 }
 
@@ -150,6 +150,7 @@ func (p *publication) read(ctx context.Context, make bool) (*discoveryv1.Endpoin
 	slice, err := p.slices.Get(ctx, p.opts.Name, metav1.GetOptions{})
 	switch {
 	case err == nil:
+		p.meet(slice)
 		return slice, nil
 	case !apierrors.IsNotFound(err):
 		return nil, p.explain("get", err)
@@ -163,6 +164,7 @@ func (p *publication) read(ctx context.Context, make bool) (*discoveryv1.Endpoin
 	if err != nil {
 		return nil, p.explain("create", err)
 	}
+	p.meet(slice)
 	return slice, nil
 }
 
@@ -196,6 +198,16 @@ func (p *publication) wanted(seen *discoveryv1.EndpointSlice, leads bool) *disco
 
 func (p *publication) labels() map[string]string {
 	return map[string]string{discoveryv1.LabelServiceName: p.opts.Service, discoveryv1.LabelManagedBy: managedBy}
+}
+
+// sleep returns when d has passed or ctx has ended.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // explain puts into an API error what its reader has to do about it, when waiting does not help.

@@ -292,6 +292,22 @@ func TestADrainShowsSinceWhen(t *testing.T) {
 	})
 }
 
+func TestASuspensionShowsForHowLong(t *testing.T) {
+	inShop(t, func(s *shop) {
+		r := s.join("a", func(o *elector.Options) { o.RecoveryDeadline = time.Hour })
+		time.Sleep(20 * time.Second)
+		require.Zero(s, r.scrape("elector_suspended_seconds").GetGauge().GetValue())
+		r.client.Partition(electortest.Both)
+		time.Sleep(2 * time.Minute)
+		require.InDelta(s, 110, r.scrape("elector_suspended_seconds").GetGauge().GetValue(), 2)
+		require.Zero(s, r.scrape("leader_election_master_status").GetGauge().GetValue())
+		r.client.Partition(electortest.NoPartition)
+		time.Sleep(20 * time.Second)
+		require.Zero(s, r.scrape("elector_suspended_seconds").GetGauge().GetValue(), "when it has its authority again")
+		require.EqualValues(s, 1, r.scrape("leader_election_master_status").GetGauge().GetValue())
+	})
+}
+
 func TestAnAttemptWithoutAnAnswerLeavesAThirdOfRenewDeadline(t *testing.T) {
 	inShop(t, func(s *shop) {
 		r := s.join("a")

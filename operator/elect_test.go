@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/elector-go/elector"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 func TestElectFillsInTheOptionsOfAManager(t *testing.T) {
@@ -25,8 +25,8 @@ func TestElectFillsInTheOptionsOfAManager(t *testing.T) {
 	require.True(t, opts.LeaderElectionReleaseOnCancel)
 	require.Equal(t, forever, *opts.GracefulShutdownTimeout)
 	require.Equal(t, 15*time.Second, *opts.LeaseDuration)
-	require.Equal(t, lock.RenewDeadline, *opts.RenewDeadline)
-	require.Equal(t, lock.RetryPeriod, *opts.RetryPeriod)
+	require.Equal(t, leaderelection.LockRenewDeadline, *opts.RenewDeadline)
+	require.Equal(t, leaderelection.LockRetryPeriod, *opts.RetryPeriod)
 
 	_, err = Elect(&rest.Config{}, &opts)
 	require.ErrorContains(t, err, "LeaderElectionResourceLockInterface: ", "a second time")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"sync"
 
 	"k8s.io/client-go/rest"
@@ -28,6 +27,7 @@ type Manager struct {
 
 	setup    func(manager.Manager) error
 	elector  *elector.Elector // nil without an election
+	events   events           // of the election
 	elected  chan struct{}
 	isLeader sync.Once
 	starting chan struct{} // closed when stopping is set
@@ -52,11 +52,19 @@ type Manager struct {
 // for ever, unless it is set. If it is set, and the controllers take longer than that to stop, the process ends with the
 // Lease held, and the next leader waits until it expires.
 //
-// Each of more may change the election's options, to set Metrics or StateDir for example. Run is not theirs to set.
+// With elector.Options.RecoveryDeadline an outage of the API ends no term. While the term is suspended, writes of these
+// clients wait, and so do reconciliations that have not begun; they go on when the term is valid again. A write that was under
+// way fails. A reconciliation that fails meanwhile is repeated at once, without back-off.
+//
+// Each of more may change the election's options, to set Metrics or StateDir for example. Run is not theirs to set. Events
+// are made on the Lease as by manager.New, unless they set others.
 // OnOverrun ends the process, with code 1, unless it is set: the controllers of an ended term did not stop, and another
 // replica is about to lead.
 func NewManager(cfg *rest.Config, opts manager.Options, setup func(manager.Manager) error, more ...func(*elector.Options)) (*Manager, error) {
 	m := &Manager{setup: setup, elected: make(chan struct{}), starting: make(chan struct{}), names: map[string]bool{}}
+	if _, err := known(); err != nil {
+		return nil, fmt.Errorf("operator: %w", err)
+	}
 	var errs []error
 	if setup == nil {
 		errs = append(errs, errors.New("setup: required: the function that adds the controllers"))
@@ -88,19 +96,21 @@ func NewManager(cfg *rest.Config, opts manager.Options, setup func(manager.Manag
 
 // elect makes the elector, and switches the manager's own election off.
 func (m *Manager) elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options)) error {
-	o, err := electorOptions(opts)
-	o.OnOverrun = func(elector.Term) { os.Exit(1) }
-	for _, f := range more {
-		f(&o)
-	}
+	cfg = cmp.Or(opts.LeaderElectionConfig, cfg)
+	m.events.cfg = cfg
+	o, err := electorOptions(opts, &m.events, more)
 	if o.Run != nil {
 		err = errors.Join(err, errors.New("elector.Options.Run: leave it out: the manager runs setup's controllers"))
 	}
 	o.Run = m.runTerm
+	el, also := elector.NewForConfig(cfg, o)
+	if err := errors.Join(err, also); err != nil {
+		return mistake.Reword(err, names)
+	}
+	m.events.source = el.Status().Identity
 	opts.LeaderElection = false
-	el, also := elector.NewForConfig(cmp.Or(opts.LeaderElectionConfig, cfg), o)
 	m.elector = el
-	return mistake.Reword(errors.Join(err, also), names)
+	return nil
 }
 
 // gated is cfg for clients that write only while a term is valid.
@@ -108,9 +118,7 @@ func (m *Manager) gated(cfg *rest.Config) *rest.Config {
 	if m.elector == nil {
 		return cfg
 	}
-	cfg = rest.CopyConfig(cfg)
-	cfg.Wrap(m.elector.WrapTransport)
-	return cfg
+	return held(cfg, m.elector)
 }
 
 // run is what the manager runs on every replica, when its caches are filled.
@@ -143,6 +151,7 @@ func (m *Manager) Check(r *http.Request) error {
 func (m *Manager) Start(ctx context.Context) error {
 	m.stopping = ctx
 	close(m.starting)
+	defer m.events.stop()
 	return m.Manager.Start(ctx)
 }
 
@@ -162,10 +171,10 @@ func (m *Manager) Add(r manager.Runnable) error {
 		return fmt.Errorf("operator: %s needs leadership: add it in setup, the function given to NewManager, to the manager that setup is given. "+
 			"What is added here runs on every replica; if that is what you want, it needs a method NeedLeaderElection that returns false, as operator.EveryReplica has", describe(r))
 	}
-	if name := controllerName(r); name != "" {
+	if p, _ := seeInto(r); p != nil { // what has one inside may be added: it does not end with a term
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.names[name] = true
+		m.names[p.name] = true
 	}
 	return m.Manager.Add(r)
 }

@@ -177,15 +177,16 @@ func (t *term) start(r manager.Runnable) {
 func (t *term) add(r manager.Runnable) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.check(r); err != nil {
+	p, err := t.check(r)
+	if err != nil {
 		t.refused = append(t.refused, err)
 		return err
 	}
 	if t.phase >= over || t.ctx.Err() != nil {
 		return errTermOver
 	}
-	if name := controllerName(r); name != "" {
-		t.names[name] = true
+	if p != nil {
+		t.names[p.name] = true
 	}
 	if t.phase == running {
 		t.start(r)
@@ -194,23 +195,23 @@ func (t *term) add(r manager.Runnable) error {
 	return nil
 }
 
-// check refuses what is not for a term. The caller holds mu.
-func (t *term) check(r manager.Runnable) error {
+// check refuses what is not for a term, and returns the parts of a controller. The caller holds mu.
+func (t *term) check(r manager.Runnable) (*parts, error) {
 	_, hasCache := r.(interface{ GetCache() cache.Cache })
 	_, isWebhook := r.(webhook.Server)
 	if l, ok := r.(manager.LeaderElectionRunnable); hasCache || isWebhook || ok && !l.NeedLeaderElection() {
-		return fmt.Errorf("operator: %s needs no leadership, and is not for setup: on a standby it would not run. Add it to the Manager that NewManager returned", describe(r))
+		return nil, fmt.Errorf("operator: %s needs no leadership, and is not for setup: on a standby it would not run. Add it to the Manager that NewManager returned", describe(r))
 	}
-	name := controllerName(r)
-	if name == "" {
-		return nil
+	p, err := seeInto(r)
+	if p == nil {
+		return nil, err
 	}
 	t.mgr.mu.Lock()
 	defer t.mgr.mu.Unlock()
-	if t.names[name] || t.mgr.names[name] {
-		return fmt.Errorf("operator: two controllers are named %q: name one of them otherwise, for they share their metrics", name)
+	if t.names[p.name] || t.mgr.names[p.name] {
+		return nil, fmt.Errorf("operator: two controllers are named %q: name one of them otherwise, for they share their metrics", p.name)
 	}
-	return stopsWithTerm(r)
+	return p, p.stopWithTerm()
 }
 
 func (t *term) refuse(err error) error {

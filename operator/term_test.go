@@ -225,9 +225,11 @@ func queueMetrics(t *testing.T) (found []string) {
 
 func TestTheQueuesOfOtherControllersKeepTheirMetrics(t *testing.T) {
 	mgr, _ := newManager(t, controllerOf(nothing))
-	gauge := queueGauges()[0].WithLabelValues("everywhere", "everywhere", "0")
+	gauges, err := queueGauges()
+	require.NoError(t, err)
+	gauge := gauges[0].WithLabelValues("everywhere", "everywhere", "0")
 	gauge.Set(3)
-	defer queueGauges()[0].DeleteLabelValues("everywhere", "everywhere", "0")
+	defer gauges[0].DeleteLabelValues("everywhere", "everywhere", "0")
 	require.NoError(t, firstTerm(t, mgr))
 	require.Len(t, queueMetrics(t), 1)
 }

@@ -169,6 +169,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		RenewDeadline: f.renewDeadline,
 		RetryPeriod:   f.retryPeriod,
 		Metrics:       renewals{r.numbers, r.renewed},
+		StateDir:      "-", // its lock would end with this process, and the program's processes a moment later
 	}
 	errs = append(errs, f.election.set(&opts))
 	r.elector, err = elector.NewForConfig(t.config, opts)
@@ -217,7 +218,6 @@ func (r *runner) run(ctx context.Context) error {
 		}
 	}()
 	log := klog.FromContext(ctx)
-	log.Info("Standing by", "lease", r.lease.String(), "identity", r.elector.Status().Identity)
 	const longest = time.Minute
 	for pause := time.Second; ; pause = min(2*pause, longest) {
 		err := r.elector.Run(ctx)
@@ -289,7 +289,7 @@ func (r *runner) lead(ctx context.Context) error {
 	if err != nil {
 		return ownFailure(err)
 	}
-	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "token", term.Token())
+	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "term", term.Token())
 	end := r.supervise(ctx, p, &d)
 	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
 	r.interrupted = p.terminal && end.status.Signaled() && end.status.Signal() == syscall.SIGINT

@@ -5,16 +5,16 @@ import (
 	"sync"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/e2e/internal/event"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // runClientGo campaigns with client-go's elector the way operators use it: ReleaseOnCancel, one term in a process,
-// and a client of its own that gives up a request after half of RenewDeadline. With a StateDir it is on package lock.
+// and a client of its own that gives up a request after half of RenewDeadline. With a StateDir it is on package leaderelection.
 func runClientGo(ctx context.Context, cfg *rest.Config, c config, w *worker) error {
 	lease, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, c.namespace, c.lease,
 		resourcelock.ResourceLockConfig{Identity: c.id}, cfg, c.renewDeadline)
@@ -23,13 +23,13 @@ func runClientGo(ctx context.Context, cfg *rest.Config, c config, w *worker) err
 	}
 	// client-go starts the callback and forgets it. Operators that want it to finish wait for it on their own.
 	var working sync.WaitGroup
-	config := leaderelection.LeaderElectionConfig{
+	config := clientgo.LeaderElectionConfig{
 		Lock:            lease,
 		LeaseDuration:   c.leaseDuration,
 		RenewDeadline:   c.renewDeadline,
 		RetryPeriod:     c.retryPeriod,
 		ReleaseOnCancel: true,
-		Callbacks: leaderelection.LeaderCallbacks{
+		Callbacks: clientgo.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				working.Add(1)
 				defer working.Done()
@@ -40,12 +40,12 @@ func runClientGo(ctx context.Context, cfg *rest.Config, c config, w *worker) err
 		},
 	}
 	if c.stateDir != "" {
-		config, err = lock.Upgrade(config, func(o *elector.Options) { o.StateDir = c.stateDir })
+		config, err = leaderelection.Upgrade(config, func(o *elector.Options) { o.StateDir = c.stateDir })
 		if err != nil {
 			return err
 		}
 	}
-	le, err := leaderelection.NewLeaderElector(config)
+	le, err := clientgo.NewLeaderElector(config)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,9 @@ import (
 type config struct {
 	kubeconfig, namespace, lease, id, elector string
 	leaseDuration, renewDeadline, retryPeriod time.Duration
+	recoveryDeadline                          time.Duration
 	drain                                     time.Duration
-	stateDir                                  string
+	stateDir, terminationLog                  string
 }
 
 func parseFlags() config {
@@ -36,8 +37,10 @@ func parseFlags() config {
 	flag.DurationVar(&c.leaseDuration, "lease-duration", 15*time.Second, "see elector.Options")
 	flag.DurationVar(&c.renewDeadline, "renew-deadline", 10*time.Second, "see elector.Options")
 	flag.DurationVar(&c.retryPeriod, "retry-period", 2*time.Second, "see elector.Options")
+	flag.DurationVar(&c.recoveryDeadline, "recovery-deadline", 0, "see elector.Options; client-go has none")
 	flag.DurationVar(&c.drain, "drain", 0, "how long the callback takes to return after its context has ended")
-	flag.StringVar(&c.stateDir, "state-dir", "", "see elector.Options; client-go gets it by package lock")
+	flag.StringVar(&c.stateDir, "state-dir", "", "see elector.Options; client-go gets it by package leaderelection")
+	flag.StringVar(&c.terminationLog, "termination-log", "", "the termination log of the container that this process is to be in; client-go has no use for it")
 	flag.Parse()
 	return c
 }

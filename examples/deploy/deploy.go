@@ -38,18 +38,30 @@ func Objects() ([]*unstructured.Unstructured, error) {
 	}
 	var objects []*unstructured.Unstructured
 	for _, name := range k.Resources {
-		text, err := files.ReadFile(name)
+		some, err := Read(name)
 		if err != nil {
 			return nil, err
 		}
-		for doc := range strings.SplitSeq(string(text), "\n---\n") {
-			o := &unstructured.Unstructured{}
-			if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			setImages(o, k)
-			objects = append(objects, o)
+		objects = append(objects, some...)
+	}
+	for _, o := range objects {
+		setImages(o, k)
+	}
+	return objects, nil
+}
+
+// Read returns the objects in a file.
+func Read(name string) (objects []*unstructured.Unstructured, err error) {
+	text, err := files.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	for doc := range strings.SplitSeq(string(text), "\n---\n") {
+		o := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		objects = append(objects, o)
 	}
 	return objects, nil
 }

@@ -233,6 +233,29 @@ func TestTheRolesAllowNothingElse(t *testing.T) {
 	require.ErrorContains(t, err, "system:serviceaccount:"+r.Namespace+":"+rollout.App)
 }
 
+// What deaths.yaml adds.
+func TestTheRoleForDeathsIsEnoughToReadPods(t *testing.T) {
+	t.Parallel()
+	r := roll(t, nil)
+	client, err := dynamic.NewForConfig(shared.Cluster.AdminConfig())
+	require.NoError(t, err)
+	objects, err := deploy.Read("deaths.yaml")
+	require.NoError(t, err)
+	for _, o := range objects {
+		deploy.Move(o, r.Namespace)
+		require.NoError(t, deploy.Apply(t.Context(), client, o))
+	}
+	for verb, allowed := range map[string]bool{"get": true, "watch": true, "list": false, "patch": false, "delete": false} {
+		require.Eventually(t, func() bool {
+			may, err := r.May(t.Context(), verb, "", "pods", r.Namespace, "pod-1")
+			return err == nil && may == allowed
+		}, 10*time.Second, 50*time.Millisecond, verb)
+	}
+	may, err := r.May(t.Context(), "get", "", "pods", "kube-system", "pod-1")
+	require.NoError(t, err)
+	require.False(t, may)
+}
+
 func TestAFieldThatDoesNotExistIsRefused(t *testing.T) {
 	t.Parallel()
 	client, err := dynamic.NewForConfig(shared.Cluster.AdminConfig())

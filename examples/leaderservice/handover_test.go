@@ -87,7 +87,7 @@ func startReplicas(t *testing.T, r *rollout.Rollout, network *podNetwork, n int)
 			Namespace: r.Namespace, Service: rollout.App, Address: address, Pod: fmt.Sprintf("pod-%d", i+1),
 			Ports:     []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080)}},
 			Transport: transport,
-		}, work)
+		}, false, work)
 		require.NoError(t, err)
 		server := httptest.NewServer(handler)
 		t.Cleanup(func() { server.Close(); transport.CloseIdleConnections() })

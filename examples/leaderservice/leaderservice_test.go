@@ -251,5 +251,5 @@ func TestWhatSomebodyWritesIsPutRightAndACheckWritesNothing(t *testing.T) {
 
 func TestWithoutThePodsAddressItSaysWhereThatComesFrom(t *testing.T) {
 	t.Setenv("POD_IP", "")
-	require.ErrorContains(t, run(t.Context(), ""), "examples/deploy")
+	require.ErrorContains(t, run(t.Context(), "", false), "examples/deploy")
 }

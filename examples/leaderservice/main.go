@@ -19,22 +19,24 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/kubelet"
 	"github.com/elector-go/elector/leaderservice"
 )
 
 func main() {
+	deaths := flag.Bool("deaths", false, "do not wait for the lease of a leader whose container has ended: see examples/deploy/deaths.yaml")
 	addr := flag.String("bind-address", ":8080", "where to serve /, /healthz and /readyz")
 	klog.InitFlags(nil)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	if err := run(ctx, *addr); err != nil {
+	if err := run(ctx, *addr, *deaths); err != nil {
 		klog.ErrorS(err, "Exit")
 		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
 	}
 }
 
-func run(ctx context.Context, addr string) error {
+func run(ctx context.Context, addr string, deaths bool) error {
 	if os.Getenv("POD_IP") == "" || os.Getenv("POD_NAMESPACE") == "" {
 		return errors.New("POD_IP and POD_NAMESPACE are not set: see the Deployment in examples/deploy")
 	}
@@ -51,7 +53,7 @@ func run(ctx context.Context, addr string) error {
 		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080)}},
 		Pod:       os.Getenv("POD_NAME"),
 		Node:      os.Getenv("NODE_NAME"),
-	}, work)
+	}, deaths, work)
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,7 @@ func run(ctx context.Context, addr string) error {
 }
 
 // elect makes the elector, with the Service around its work, and what every replica serves.
-func elect(cfg *rest.Config, opts leaderservice.Options, work func(context.Context) error) (*elector.Elector, http.Handler, error) {
+func elect(cfg *rest.Config, opts leaderservice.Options, deaths bool, work func(context.Context) error) (*elector.Elector, http.Handler, error) {
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -72,11 +74,16 @@ func elect(cfg *rest.Config, opts leaderservice.Options, work func(context.Conte
 	if err != nil {
 		return nil, nil, err
 	}
+	var dead elector.Deaths
+	if deaths {
+		dead = kubelet.New(client.CoreV1().Pods(opts.Namespace))
+	}
 	el, err := elector.NewForConfig(cfg, elector.Options{
 		Namespace: opts.Namespace,
 		Name:      "leaderservice",
 		Run:       service.Run(work),
-		StateDir:  os.Getenv("STATE_DIR"),            // an emptyDir, see examples/deploy; "" works too, but a restart takes longer
+		StateDir:  os.Getenv("STATE_DIR"), // an emptyDir, see examples/deploy; "" works too, but a restart takes longer
+		Deaths:    dead,
 		OnOverrun: func(elector.Term) { os.Exit(1) }, // rather than work while the next leader does
 	})
 	if err != nil {

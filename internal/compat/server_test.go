@@ -12,12 +12,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/leaderelection"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest/conformance"
-	"github.com/elector-go/elector/lock"
+	"github.com/elector-go/elector/leaderelection"
 )
 
 // What e2e, whose own client is the newest, has this module test on its server with the oldest client.
@@ -46,10 +46,10 @@ func TestServerAnswersAsElectortest(t *testing.T) {
 // TestServerHandsOver has each kind of candidate take over from each other kind.
 func TestServerHandsOver(t *testing.T) {
 	cfg := server(t)
-	kinds := map[string]candidate{"elector": onElector, "lock": onLock, "client-go": onClientGo}
+	kinds := map[string]candidate{"elector": onElector, "leaderelection": onLeaderelection, "client-go": onClientGo}
 	stop := func() {}
 	var stopped time.Time
-	for i, kind := range []string{"elector", "lock", "client-go", "elector", "client-go", "lock", "elector"} {
+	for i, kind := range []string{"elector", "leaderelection", "client-go", "elector", "client-go", "leaderelection", "elector"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		leads, done := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -88,15 +88,7 @@ func onElector(ctx context.Context, cfg *rest.Config, identity string, work func
 	return e.Run(ctx)
 }
 
-func onLock(ctx context.Context, cfg *rest.Config, identity string, work func(context.Context)) error {
-	config, err := configOf(cfg, identity, work)
-	if err == nil {
-		lock.RunOrDie(ctx, config)
-	}
-	return err
-}
-
-func onClientGo(ctx context.Context, cfg *rest.Config, identity string, work func(context.Context)) error {
+func onLeaderelection(ctx context.Context, cfg *rest.Config, identity string, work func(context.Context)) error {
 	config, err := configOf(cfg, identity, work)
 	if err == nil {
 		leaderelection.RunOrDie(ctx, config)
@@ -104,18 +96,26 @@ func onClientGo(ctx context.Context, cfg *rest.Config, identity string, work fun
 	return err
 }
 
-func configOf(cfg *rest.Config, identity string, work func(context.Context)) (leaderelection.LeaderElectionConfig, error) {
+func onClientGo(ctx context.Context, cfg *rest.Config, identity string, work func(context.Context)) error {
+	config, err := configOf(cfg, identity, work)
+	if err == nil {
+		clientgo.RunOrDie(ctx, config)
+	}
+	return err
+}
+
+func configOf(cfg *rest.Config, identity string, work func(context.Context)) (clientgo.LeaderElectionConfig, error) {
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return leaderelection.LeaderElectionConfig{}, err
+		return clientgo.LeaderElectionConfig{}, err
 	}
-	return leaderelection.LeaderElectionConfig{
+	return clientgo.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: *namespace, Name: "compat"}, Client: client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 		},
 		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
 		ReleaseOnCancel: true,
-		Callbacks:       leaderelection.LeaderCallbacks{OnStartedLeading: work, OnStoppedLeading: func() {}},
+		Callbacks:       clientgo.LeaderCallbacks{OnStartedLeading: work, OnStoppedLeading: func() {}},
 	}, nil
 }

@@ -158,9 +158,9 @@ func (s *state) campaign(now Instant) decision {
 		// write makes it certain (S5), or shows that answers are faster now (L3).
 		return decision{do: acquire}
 	case w.isOver(*o):
-		return decision{do: acquire, at: w.sitOut} // nobody to wait for (S5, S12)
+		return decision{do: acquire, at: latest(w.sitOut, o.before)} // nobody else to wait for (S5, S12)
 	case w.isDead(*o):
-		return decision{do: acquire, at: w.provenAt} // (S13)
+		return decision{do: acquire, at: latest(w.provenAt, o.before)} // (S13)
 	case s.cutOff && o.holder() != "":
 		return decision{do: get} // when to acquire follows from when the API answers again (L11)
 	}

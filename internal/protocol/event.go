@@ -9,11 +9,12 @@ type EventKind int
 const (
 	Tick        EventKind = iota // Wake has come
 	Left                         // the request ID has left the process, not before At
-	Answered                     // the request ID has returned, with an Outcome; also one that was cancelled
+	Dials                        // the request ID waits for a connection for so long that another may be made sooner
+	Answered                     // the request ID has returned, with an Outcome; also one that was cancelled. It left at At, if Left has not said it
 	WatchOpened                  // the watch ID was accepted
 	WatchShowed                  // the watch ID has shown Record
 	WatchGone                    // the watch ID has shown that Record was deleted
-	WatchEnded                   // the watch ID has returned; also one that was closed
+	WatchEnded                   // the watch ID has returned, with an Outcome; also one that was closed
 	Health                       // whether this replica is fit to lead: OK
 	Yield                        // how much longer than others this candidate waits: Delay
 	Proven                       // the processes that wrote Marks are dead: this process has their lock (S12)

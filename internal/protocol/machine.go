@@ -115,6 +115,10 @@ func (m *Machine) take(ev Event) {
 		if i := slices.IndexFunc(m.calls, func(k *call) bool { return k.id == ev.ID }); i >= 0 {
 			m.leaves(m.calls[i], ev.At)
 		}
+	case Dials:
+		if i := slices.IndexFunc(m.calls, func(k *call) bool { return k.id == ev.ID }); i >= 0 {
+			m.calls[i].dials = true
+		}
 	case Answered:
 		m.answered(ev)
 	case WatchOpened, WatchShowed, WatchGone, WatchEnded:
@@ -491,23 +495,23 @@ type Status struct {
 	Known       bool    // the API has answered once
 	Holder      string  // in the Lease as last seen, "" for none
 	Object      any     // what that was read from, nil for none
+	Acquired    int64   // its acquireTime, 0 for none
+	Late        Instant // when a renewal of it should have come; zero if none has been seen
 	Expires     Instant // until when that record binds others; zero if it does not
 	Draining    Instant // since when the callback has been asked to stop; zero unless it is draining
 	Suspended   bool    // the term has no authority at present (S14)
 	LastRenewal Instant // when the last write that holds the Lease was sent; zero before the first
-	Refused     bool    // the API refuses this candidate until somebody changes a setting
-	RefusedFrom Instant
-	Stuck       bool // no more requests are sent, because clients do not return from those under way (L9)
+	Stuck       bool    // no more requests are sent, because clients do not return from those under way (L9)
 }
 
 // Status returns what others may want to know.
 func (m *Machine) Status() Status {
 	s := Status{
 		Phase: m.phase, Known: m.seen.known(), Holder: m.seen.holder(), Expires: m.seen.expires, LastRenewal: m.lastRenewal,
-		Suspended: m.phase == Leading && m.own.suspended, Refused: m.trouble.refused != 0, RefusedFrom: m.trouble.since, Stuck: m.stuck(),
+		Suspended: m.phase == Leading && m.own.suspended, Stuck: m.stuck(),
 	}
 	if m.seen.exists {
-		s.Object = m.seen.record.Object
+		s.Object, s.Acquired, s.Late = m.seen.record.Object, m.seen.record.Acquired, m.seen.late()
 	}
 	switch {
 	case m.phase == Draining:

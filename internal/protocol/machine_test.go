@@ -20,6 +20,8 @@ type rig struct {
 	sent    map[int]Request
 	lastReq int // the id of the last request
 	watchID int
+	given   []int // requests whose ctx has ended, and which have not returned
+
 	did     []string              // what was to be done since it was last read
 	effects map[EffectKind]Effect // the last one of each kind since then
 }
@@ -57,6 +59,8 @@ func (g *rig) describe(e Effect) string {
 			what += " spare"
 		}
 		return what
+	case Cancel:
+		g.given = append(g.given, e.ID)
 	case Watch:
 		g.watchID = e.ID
 		return "watch"
@@ -177,6 +181,38 @@ func TestAfterAnOutageAnExpiredLeaseIsLeftToItsHolderForAWhile(t *testing.T) {
 	g = outage(newRig(t, cfg, theirs))
 	g.step(Event{Kind: Proven, Marks: []Mark{theirs.term()}})
 	assert.Contains(t, g.serve(g.clock+5*s, theirs).read(), "update", "nobody waits for the dead")
+}
+
+// L10, L11: whoever goes first has to be there in the time that the others give it, whatever has become of its term.
+func TestTheHolderOfBeforeAnOutageTriesOftenThatItMayGoFirst(t *testing.T) {
+	for name, c := range map[string]Config{"its term was lost": cfg, "its term is suspended": recovering()} {
+		for _, silent := range []bool{false, true} {
+			g := leader(t, c)
+			g.step(Event{Kind: WatchEnded, ID: g.watchID})
+			sent, last := 0, 0
+			for g.clock < 60*s {
+				switch {
+				case g.phase == Draining:
+					g.step(Event{Kind: Returned})
+				case g.phase == Over:
+					g.step(Event{Kind: Campaign})
+				case len(g.given) > 0:
+					g.step(Event{Kind: Answered, ID: g.given[0], Outcome: Unanswered})
+					g.given = g.given[1:]
+				case !silent && g.calls.awaited() != nil:
+					g.answer(Failed, Record{})
+				default:
+					g.tick(g.Wake().Sub(epoch))
+				}
+				if g.lastReq != last && g.clock > 45*s {
+					sent++
+				}
+				last = g.lastReq
+			}
+			assert.GreaterOrEqual(t, sent, 14, "%s, silent: %v", name, silent)
+			assert.LessOrEqual(t, sent, 21, "%s, silent: %v: one for each three quarters of RetryPeriod/2 at most", name, silent)
+		}
+	}
 }
 
 // S13: the kubelet's word.

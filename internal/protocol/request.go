@@ -12,14 +12,15 @@ type call struct {
 	verb    Verb
 	claim   Claim   // what it writes
 	on      uint64  // the version of the record that it was decided on
-	base    int     // likewise, by the candidate's own count of changes
+	base    int     // how many changes of the record this candidate had seen by then
 	repair  bool    // it puts right what another client has changed
 	spare   bool    // it uses the second connection
 	handed  Instant // when it was handed out
 	left    bool    // it has left the process
+	dials   bool    // it waits for a connection, and another may be made sooner
 	sent    Instant // just before it left; until then, when it was handed out
 	overdue Instant // once it has left: from then on a second attempt may be sent
-	giveUp  Instant
+	giveUp  Instant // RenewDeadline after it left; twice that after it was handed out, if it does not leave
 
 	void    bool // a write that wins nothing, because another's record was seen since it was sent (S5, S6)
 	ignored bool // another one was answered in its place: its own answer counts no more
@@ -28,7 +29,7 @@ type call struct {
 
 // isOverdue reports whether its answer should have come. One that has not left yet, as behind a rate limiter, waits for
 // nothing that a second attempt would not wait for, too (L12).
-func (k *call) isOverdue(now Instant) bool { return k.left && !now.Before(k.overdue) }
+func (k *call) isOverdue(now Instant) bool { return k.dials || k.left && !now.Before(k.overdue) }
 
 // counts reports whether its answer counts.
 func (k *call) counts() bool { return !k.givenUp && !k.ignored }
@@ -109,7 +110,7 @@ func (m *Machine) makeRoom() bool {
 	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
 		return false
 	}
-	standingBy := m.phase == StandingBy || m.phase == Following
+	standingBy := (m.phase == StandingBy || m.phase == Following) && !m.goesFirst()
 	open, limit := 0, 3
 	if standingBy {
 		limit = 2
@@ -139,7 +140,7 @@ func (m *Machine) makeRoom() bool {
 // send hands out the request of a decision. A second attempt, while the first is overdue, uses the other connection.
 func (m *Machine) send(do action) {
 	m.lastID++
-	k := &call{id: m.lastID, do: do, verb: Get, on: m.seen.record.Version, base: m.changes, handed: m.now, sent: m.now, giveUp: m.now.Add(m.RenewDeadline)}
+	k := &call{id: m.lastID, do: do, verb: Get, on: m.seen.record.Version, base: m.changes, handed: m.now, sent: m.now, giveUp: m.now.Add(2 * m.RenewDeadline)}
 	if other := m.calls.awaited(); other != nil {
 		k.spare = !other.spare
 	} else {
@@ -170,8 +171,9 @@ func (m *Machine) send(do action) {
 // leaves takes in that a request has left the process. Its write cannot have been applied before, so the term's authority
 // may count from then (S1).
 func (m *Machine) leaves(k *call, at Instant) {
-	if !k.left {
-		k.left, k.sent, k.overdue = true, at, m.now.Add(m.attemptLimit())
+	if !k.left && !k.givenUp {
+		k.left, k.dials, k.sent = true, false, at
+		k.overdue, k.giveUp = m.now.Add(m.attemptLimit()), at.Add(m.RenewDeadline)
 	}
 }
 
@@ -186,12 +188,18 @@ func (m *Machine) timeLeft() time.Duration {
 // holds reports whether the candidate has a Lease to keep or to let go.
 func (m *Machine) holds() bool { return m.phase.serving() || m.phase == Releasing }
 
+// goesFirst reports whether the others leave an expired Lease to this candidate after an outage (L11): its term is suspended,
+// or was lost, and nothing else was seen since. It has to be there within the time that they give it (L10).
+func (m *Machine) goesFirst() bool {
+	return m.own.suspended || m.phase == StandingBy && m.own.isOver(m.seen)
+}
+
 // attemptLimit is how long to wait for an answer before a second attempt is made: a third of RenewDeadline, and a holder
 // no more than half of the time it has left.
 func (m *Machine) attemptLimit() time.Duration {
 	limit := m.RenewDeadline / 3
-	if m.own.suspended {
-		return min(limit, m.RetryPeriod)
+	if m.goesFirst() {
+		return min(limit, m.RetryPeriod/2) // (L10)
 	}
 	if left := m.timeLeft(); m.holds() && left > 0 {
 		limit = min(limit, max(left/2, 50*time.Millisecond))
@@ -204,7 +212,7 @@ func (m *Machine) attemptLimit() time.Duration {
 func (m *Machine) pause(asked time.Duration) time.Duration {
 	jittered := func(d time.Duration) time.Duration { return d*3/4 + m.pick(d/2) }
 	left := m.timeLeft()
-	if m.own.suspended {
+	if m.goesFirst() {
 		return max(jittered(m.RetryPeriod/2), min(asked, m.LeaseDuration)) // (L10)
 	}
 	if !m.holds() || left <= 0 {
@@ -223,6 +231,9 @@ func (m *Machine) answered(ev Event) {
 	}
 	k := m.calls[i]
 	m.calls = slices.Delete(m.calls, i, i+1)
+	if !ev.At.IsZero() {
+		m.leaves(k, ev.At)
+	}
 	if !k.counts() {
 		if k.do == get && ev.Outcome == OK && !k.givenUp {
 			m.observe(m.seen.see(ev.Record, k.sent, m.now)) // it may be newer than what the other one has read
@@ -307,7 +318,7 @@ func (m *Machine) failed(k *call, ev Event) {
 		m.emit(Effect{Kind: Suspect, ID: k.id})
 	}
 	m.notBefore = m.now.Add(m.pause(ev.RetryAfter))
-	m.trouble.failed(k, ev.Outcome == Refused, m.now)
+	m.trouble.failed(k, ev.Outcome == Refused)
 	m.emit(Effect{Kind: Trouble, ID: k.id, OK: ev.Outcome == Refused})
 }
 
@@ -370,7 +381,10 @@ func (m *Machine) nextCall() Instant {
 			continue
 		}
 		at = earliest(at, k.giveUp)
-		if k.left && !k.ignored && m.now.Before(k.overdue) {
+		switch {
+		case !k.left:
+			at = earliest(at, m.now.Add(m.RenewDeadline/6)) // to hear whether it has
+		case !k.ignored && m.now.Before(k.overdue):
 			at = earliest(at, k.overdue)
 		}
 	}

@@ -197,7 +197,7 @@ func TestPauses(t *testing.T) {
 	}
 	m := stalled(Leading, 20*s)
 	m.own.suspended = true
-	assert.Equal(t, cfg.RetryPeriod, m.attemptLimit(), "and its attempts are overdue sooner (L10)")
+	assert.Equal(t, cfg.RetryPeriod/2, m.attemptLimit(), "and its attempts are overdue sooner (L10)")
 }
 
 func TestEditsWithoutEndAreAnsweredWithPausesUntilTheyEnd(t *testing.T) {
@@ -286,8 +286,8 @@ func TestSinceWhenNothingIsAnswered(t *testing.T) {
 		assert.Equal(t, c.want, m.unansweredSince(), name)
 	}
 	var tr trouble
-	tr.failed(under(1, get, at(s)), false, at(2*s))
-	tr.failed(under(2, get, at(3*s)), false, at(4*s))
+	tr.failed(under(1, get, at(s)), false)
+	tr.failed(under(2, get, at(3*s)), false)
 	assert.Equal(t, at(s), tr.first, "an outage begins with its first failure")
 	tr.refused = Update
 	assert.False(t, tr.succeeded(Get), "another verb is refused")

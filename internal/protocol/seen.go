@@ -26,11 +26,22 @@ type seen struct {
 	// back what an earlier one has said, whoever has written it.
 	promised Instant
 
+	// before is what other holders were promised when the present one came by a Lease that was made anew, or that has come
+	// back. Neither its release nor its death takes that back, because it may never have seen them.
+	before Instant
+	held   holding // the last one
+
 	back    bool      // the record is older than one that was seen before, and has come back (S13)
 	history [8]uint64 // the last versions that were seen; 0 for none
 
 	renewedAt Instant       // when the last renewal was received
 	interval  time.Duration // between the last two renewals by one holder; 0 if there were not two
+}
+
+// A holding is by which Lease a term is held.
+type holding struct {
+	term Mark
+	uid  string
 }
 
 // see returns what is seen once a record was received at now. It is taken in if it is not older than the last one, or if it
@@ -49,6 +60,7 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	next := o
 	next.back = back || o.back && r.term() == before.term()
 	next.remember(r.Version)
+	next.succeeds(r, back)
 	next.stale, next.exists, next.record, next.at = false, true, r, now
 	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
 		next.since = now
@@ -69,11 +81,18 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	case again:
 		// API servers that answer in turns, one of them from an old state: nothing has happened.
 	case back && r.Holder == "":
-		// An older record takes nothing back that a newer one has promised (S3).
+		// An older record takes nothing back that a newer one has promised (S3). If it is a release with notice, and not so
+		// old after all, that binds, too (S8).
+		if r.Released() && r.Seconds > 1 {
+			next.expires = latest(o.expires, now.Add(r.Duration()))
+		}
 	case r.Released() && renewed:
 		next.expires, next.promised = Instant{}, Instant{}
+		if next.before.After(now) {
+			next.expires = next.before
+		}
 		if r.Seconds > 1 {
-			next.expires = now.Add(r.Duration()) // a policy of the API server has made the release longer: that binds (S8)
+			next.expires = latest(next.expires, now.Add(r.Duration())) // a policy of the API server has made it longer: that binds (S8)
 		}
 	case r.Claim == before.Claim && same:
 		// Only what others own has changed. That is no renewal.
@@ -88,6 +107,18 @@ func (o seen) see(r Record, sent, now Instant) seen {
 		next.expires = latest(o.expires, ends)
 	}
 	return next
+}
+
+// succeeds takes in who holds the Lease now. A term that goes on, in a Lease that its holder has put back, succeeds nobody.
+func (o *seen) succeeds(r Record, back bool) {
+	if r.Blank() {
+		return
+	}
+	h := holding{r.term(), r.UID}
+	if o.held.uid != "" && h.term != o.held.term && (h.uid != o.held.uid || back) {
+		o.before = o.expires
+	}
+	o.held = h
 }
 
 // remember keeps a version.
@@ -160,4 +191,13 @@ func (o *seen) quiet() Instant {
 		limit = min(limit, 3*o.interval)
 	}
 	return o.renewedAt.Add(limit)
+}
+
+// late is when a renewal should have come: a quarter of the interval after it was due. Zero if there is nothing to expect.
+func (o *seen) late() Instant {
+	if o.holder() == "" || o.renewedAt.IsZero() {
+		return Instant{}
+	}
+	interval := cmp.Or(o.interval, o.record.Duration()/5)
+	return o.renewedAt.Add(min(interval+max(interval/4, 100*time.Millisecond), o.record.Duration()/2))
 }

@@ -6,18 +6,17 @@ type trouble struct {
 	first    Instant // when the first of those was sent; zero for none
 	lasts    bool    // no request of the kind that failed has been answered since
 	refused  Verb    // what the API refuses this candidate, 0 for nothing
-	since    Instant // when it began to
 }
 
-func (t *trouble) failed(k *call, refused bool, now Instant) {
+func (t *trouble) failed(k *call, refused bool) {
 	if t.failures++; t.first.IsZero() {
 		t.first = k.sent
 	}
 	t.lasts = true
 	if !refused {
-		t.refused, t.since = 0, Instant{}
+		t.refused = 0
 	} else if t.refused == 0 {
-		t.refused, t.since = k.verb, now
+		t.refused = k.verb
 	}
 }
 

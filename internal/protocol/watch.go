@@ -12,6 +12,7 @@ type watching struct {
 	ending  []int   // those that were closed and have not returned
 	open    bool    // the watch was accepted
 	since   Instant // when it was, or before, when it was asked for
+	heard   Instant // when it last showed something
 	retryAt Instant // without a watch: when to open the next
 	fails   int     // watches in a row that did not serve for long
 
@@ -83,7 +84,7 @@ func (m *Machine) check(d decision) decision {
 func (m *Machine) polled(sent Instant, ev Event) {
 	w := &m.watch
 	if w.doubting && ev.Outcome == OK && w.open && ev.Record.Version > w.latest {
-		m.emit(Effect{Kind: Suspect, ID: w.id})
+		m.emit(Effect{Kind: Suspect, ID: w.id, Sent: w.heard})
 		m.unwatch()
 		w.retryAt = m.now
 	}
@@ -102,9 +103,10 @@ func (m *Machine) tend() {
 		if m.calls.awaited() == nil { // otherwise that request finds out whether the connection is dead
 			m.emit(Effect{Kind: Suspect, ID: w.id})
 		}
-		m.watchEnded()
+		m.watchEnded(false)
 	case w.open && w.owed > w.latest && !m.now.Before(w.owedAt.Add(m.patience())):
 		w.lags++
+		m.emit(Effect{Kind: Suspect, ID: w.id, Sent: w.owedAt})
 		m.unwatch()
 		w.retryAt = m.now
 	case w.open && w.fails > 0 && m.now.Sub(w.since) >= m.served():
@@ -148,15 +150,15 @@ func (m *Machine) noticed(ev Event) {
 	}
 	switch ev.Kind {
 	case WatchOpened:
-		w.open, w.since = true, m.now
+		w.open, w.since, w.heard = true, m.now, m.now
 		if !m.holds() && m.seen.exists {
 			m.seen.stale = true // the watch does not show a deletion from before it began
 		}
 	case WatchEnded:
-		m.watchEnded()
+		m.watchEnded(ev.Outcome == Refused)
 		w.ending = slices.DeleteFunc(w.ending, func(id int) bool { return id == ev.ID })
 	case WatchShowed, WatchGone:
-		w.latest = max(w.latest, ev.Record.Version)
+		w.heard, w.latest = m.now, max(w.latest, ev.Record.Version)
 		if w.owed > 0 && w.latest >= w.owed {
 			if m.now.Sub(w.owedAt) < m.RetryPeriod {
 				w.lags = 0
@@ -172,9 +174,10 @@ func (m *Machine) noticed(ev Event) {
 }
 
 // watchEnded sets the time for the next watch. One that has served a while is followed soon, at a random moment,
-// because a server that goes away ends those of all candidates at once. Others are followed ever later, up to a minute.
+// because a server that goes away ends those of all candidates at once. Others are followed ever later, up to a minute, or a
+// quarter of an hour if the API refuses them.
 // Meanwhile the candidate polls (L1).
-func (m *Machine) watchEnded() {
+func (m *Machine) watchEnded(refused bool) {
 	w, id := &m.watch, m.watch.id
 	if !w.pollAt.After(m.now) {
 		w.pollAt = m.now.Add(m.pick(m.RetryPeriod - 1)) // not all candidates at once
@@ -189,6 +192,10 @@ func (m *Machine) watchEnded() {
 	if w.fails == 0 {
 		m.emit(Effect{Kind: NoWatch, ID: id})
 	}
-	w.retryAt = m.now.Add(min(m.RetryPeriod<<min(w.fails, 5), time.Minute) + m.pick(m.RetryPeriod/4))
+	limit := time.Minute
+	if refused {
+		limit = 15 * time.Minute // somebody has to change a setting first
+	}
+	w.retryAt = m.now.Add(min(m.RetryPeriod<<min(w.fails, 10), limit) + m.pick(m.RetryPeriod/4))
 	w.fails++
 }

@@ -93,7 +93,7 @@ func TestWhenAWatchIsFollowedByTheNext(t *testing.T) {
 		}
 		m := watched(25*s, c.w)
 		m.random = most
-		m.watchEnded()
+		m.watchEnded(false)
 		assert.Equal(t, m.now.Add(c.want), m.watch.retryAt, name)
 		assert.Equal(t, c.fails, m.watch.fails, name)
 		assert.Equal(t, c.isTold, did(m, NoWatch), name)

@@ -16,6 +16,7 @@ type term struct {
 	suspended bool             // it has no authority for the time being (S14)
 	missing   bool             // the Lease was deleted, and has not been put back
 	ctxEnded  bool
+	endedAt   time.Duration
 	cause     protocol.Lost // why; zero if the process has to stop
 	gaveUp    bool          // the cause is that the term was given up
 	inside    bool          // the callback runs
@@ -223,7 +224,7 @@ func (p *process) endCtx(why protocol.Lost) {
 		return
 	}
 	w := p.world
-	t.ctxEnded, t.cause, t.gaveUp = true, why, givenUp(why.Reason)
+	t.ctxEnded, t.endedAt, t.cause, t.gaveUp = true, w.now, why, givenUp(why.Reason)
 	w.note(noteCtxEnds, p.index, int64(why.Reason), int64(t.token), 0, why.Holder)
 	p.checkEnd()
 	w.push(event{at: w.now + p.script.upTo(time.Millisecond), kind: evNotice, who: p.index, gen: t.gen})

@@ -1,6 +1,11 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/elector-go/elector/internal/protocol"
+)
 
 // checkKind is a check in a calm.
 type checkKind int32
@@ -11,6 +16,8 @@ const (
 	checkTakeover
 	checkHolds
 	checkQuiet
+	checkPutBack
+	checkHandedOver
 )
 
 // While a callback drains the Lease is its own. After that whoever has lost a term, or has seen another's, may wait for as
@@ -23,7 +30,7 @@ func (p *Plan) leads() time.Duration { return p.settles() + 45*time.Second + p.l
 // calmLength is how long a calm lasts.
 func (p *Plan) calmLength() time.Duration { return p.leads() + testLength }
 
-const testLength = 30 * time.Second
+const testLength = 45 * time.Second
 
 // longestLease is the longest of any process.
 func (p *Plan) longestLease() time.Duration {
@@ -32,8 +39,8 @@ func (p *Plan) longestLease() time.Duration {
 
 // calm heals everything.
 func (w *world) calm(f *Fault) {
-	w.storm, w.awayUntil = false, 0
-	for _, p := range w.snapshotOfAlive() {
+	w.storm, w.awayUntil, w.leadBy = false, 0, w.now+w.plan.leads()
+	for _, p := range slices.Clone(w.alive) {
 		p.ambush = ambush{}
 		p.awake()
 		p.heal(true)
@@ -41,7 +48,6 @@ func (w *world) calm(f *Fault) {
 			p.sicken(false)
 		}
 	}
-	w.leadBy = w.now + w.plan.leads()
 	w.push(event{at: w.now + w.plan.settles(), kind: evCheck, arg: int32(checkLeads)})
 	w.push(event{at: w.leadBy, kind: evCheck, arg: int32(checkTest), gen: uint32(f.Roll)})
 }
@@ -65,6 +71,14 @@ func (w *world) check(kind checkKind, roll uint32) {
 		}
 	case checkHolds:
 		w.tested.mustHold = false
+	case checkPutBack:
+		if p := w.tested; !p.gone() && p.term.gen == w.testedTerm && p.term.begun && !p.term.ctxEnded && !w.server.exists {
+			w.fail("S6", "%s has not put the Lease back 100ms after it was deleted", p.name())
+		}
+	case checkHandedOver:
+		if !w.storm && w.leading() == nil && len(w.terms) == int(roll) {
+			w.fail("hand-over", "nobody leads, though the Lease was released in the calm")
+		}
 	case checkQuiet:
 		if w.quiet {
 			w.tally.Quiet++
@@ -83,7 +97,7 @@ func (w *world) beginTest(roll uint32) {
 	later := func(after time.Duration, kind checkKind) {
 		w.push(event{at: w.now + after, kind: evCheck, arg: int32(kind)})
 	}
-	switch roll >> 8 % 4 {
+	switch roll >> 8 % 5 {
 	case 0:
 		if !p.watchesWell() {
 			return
@@ -98,11 +112,34 @@ func (w *world) beginTest(roll uint32) {
 			p.stop()
 			later(testLength-time.Second, checkHolds)
 		}
+	case 2:
+		if p.watchesWell() {
+			gone := w.server.drop()
+			w.outside(deleted)
+			w.show(protocol.WatchGone, &gone)
+			later(100*time.Millisecond, checkPutBack)
+		}
 	default:
 		if w.isCalm(p) {
 			w.quiet = true
 			later(testLength-time.Second, checkQuiet)
 		}
+	}
+}
+
+// released judges what a process leaves behind at the end of its term, once the calm has settled: it releases (S8), and the
+// next one leads as soon as it has seen that, be it by polling.
+func (w *world) released(p *process, e *protocol.Effect) {
+	if w.storm || w.now < w.leadBy || !p.term.begun {
+		return
+	}
+	s := &w.server
+	if !e.Released && s.exists && s.author == p.index && s.intact && s.Holder == p.identity {
+		w.fail("S8", "%s has not released the Lease in the calm", p.name())
+	}
+	retry := max(timings[w.plan.Timing].retry, timings[w.plan.Others].retry)
+	if e.Released && len(w.alive) > 1 {
+		w.push(event{at: w.now + retry*5/4 + maxYield + time.Second, kind: evCheck, arg: int32(checkHandedOver), gen: uint32(len(w.terms))})
 	}
 }
 

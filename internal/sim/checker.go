@@ -160,6 +160,8 @@ func (p *process) checkSend(q *request) {
 		w.fail("S4", "%s updates without a condition", p.name())
 	case write && q.ask.Claim.Holder == "" && t.begun && !t.returned && !p.resigning:
 		w.fail("S8", "%s releases while its callback runs", p.name())
+	case write && q.ask.Claim.Holder != "" && t.drainsTooLong(p):
+		w.fail("S9", "%s renews although its DrainLimit has passed", p.name())
 	case q.ask.Wins && t.begun:
 		w.fail("S5", "%s sends a write that wins within its term", p.name())
 	case write && q.ask.Claim.Holder != "" && q.ask.Claim.Holder != p.identity:
@@ -175,6 +177,12 @@ func (p *process) checkSend(q *request) {
 		}
 		p.springsWithin(m, 3*usualLatency)
 	}
+}
+
+// drainsTooLong reports whether the callback drains for longer than DrainLimit, which the loop has had the time to notice.
+func (t *term) drainsTooLong(p *process) bool {
+	limit := p.cfg.DrainLimit
+	return limit > 0 && t.ctxEnded && !t.returned && p.woke < t.endedAt && p.world.now-t.endedAt > p.clock.lasts(limit)+10*time.Millisecond
 }
 
 func (p *process) checkWatch() {
@@ -275,7 +283,8 @@ func (p *process) checkLost(why protocol.Lost) {
 // showsHolder checks that a leader that is shown another holder learns of it at once (S7).
 func (p *process) showsHolder(r *record, kind protocol.EventKind) {
 	w := p.world
-	other := kind == protocol.WatchShowed && r.Holder != "" && r.Holder != p.identity && r.Version > p.maxSeen
+	others := r.Holder != p.identity || r.author != nobody && r.author != p.index // be it by one of the same name
+	other := kind == protocol.WatchShowed && r.Holder != "" && others && r.Version > p.maxSeen
 	p.sees(r)
 	if other && p.term.begun && p.term.alive {
 		w.told = p

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"github.com/elector-go/elector/internal/protocol"
@@ -119,8 +118,6 @@ func (w *world) victim(f *Fault) *process {
 	}
 	return w.alive[int(f.Pick)%len(w.alive)]
 }
-
-func (w *world) snapshotOfAlive() []*process { return slices.Clone(w.alive) }
 
 // interrupt stops a process, as SIGTERM does.
 func (p *process) interrupt() {
@@ -303,7 +300,7 @@ func doDelete(w *world, _ *Fault, _ *process, d *dice) {
 // doRestore takes the server back to an older state.
 func doRestore(w *world, _ *Fault, _ *process, d *dice) {
 	w.cutOff(d)
-	if !w.server.restore(int(d.n(6)), w.now) {
+	if !w.server.restore(int(d.n(6))) {
 		return
 	}
 	w.outside(restored)

@@ -84,7 +84,7 @@ func (w *world) config(identity string, d *dice) protocol.Config {
 	if d.one(3) {
 		t = timings[w.plan.Others]
 	}
-	c := protocol.Config{Identity: identity, LeaseDuration: t.lease, RenewDeadline: t.renew, RetryPeriod: t.retry, Traces: !d.one(4)}
+	c := protocol.Config{Identity: identity, LeaseDuration: t.lease, RenewDeadline: t.renew, RetryPeriod: t.retry, Traces: !d.one(4), Yields: d.one(6)}
 	if d.one(8) {
 		c.DrainLimit = 5*time.Second + d.upTo(40*time.Second)
 	}

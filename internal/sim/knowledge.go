@@ -76,12 +76,13 @@ func (w *world) excused(a, b *served, by applied, then time.Duration) string {
 	if last > won {
 		last = a.win.version
 	}
-	between := 0
+	between, byHand := 0, false
 	for _, c := range w.changes {
 		if c.version <= last || c.version > won {
 			continue
 		}
 		between++
+		byHand = byHand || c.kind == edited || c.kind == rewritten
 		if c.kind == freed {
 			return "freed by an edit"
 		}
@@ -92,8 +93,8 @@ func (w *world) excused(a, b *served, by applied, then time.Duration) string {
 		return "a write was on its way while the API was restored"
 	case between == 0:
 		return ""
-	case w.afterNewcomer(a, last, won):
-		return "after a newcomer"
+	case byHand && w.afterNewcomer(a, last, won):
+		return "after a newcomer to an edited Lease"
 	case knew >= last:
 		return ""
 	case knew < a.win.version:
@@ -121,7 +122,7 @@ func (w *world) remember(p *process, a applied) {
 }
 
 // afterNewcomer reports whether somebody who could not know of a has written in between: what that leaves behind, be it a
-// release, others may believe.
+// release, others may believe, if it is the Lease that a had. In one that was made anew, or has come back, they may not.
 func (w *world) afterNewcomer(a *served, from, to uint64) bool {
 	for i := len(w.writes) - 1; i >= 0; i-- {
 		if c := &w.writes[i]; c.version > from && c.version < to && c.p != a.p && c.p.knew(a.p.index, c.taken) < a.win.version {

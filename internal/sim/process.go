@@ -126,6 +126,8 @@ func (p *process) do(e *protocol.Effect) {
 		p.openWatch(e.ID)
 	case protocol.Unwatch:
 		p.closeWatch(e.ID)
+	case protocol.AskYield:
+		p.hand(protocol.Event{Kind: protocol.Yield, Delay: p.script.upTo(maxYield)})
 	case protocol.BeginTerm:
 		p.beginTerm(e)
 	case protocol.RenewTerm:
@@ -139,6 +141,7 @@ func (p *process) do(e *protocol.Effect) {
 	case protocol.StopCallback:
 		p.endCtx(e.Lost)
 	case protocol.LetGo:
+		p.world.released(p, e)
 		p.letGo()
 	case protocol.ForgetProof:
 		if p.place != nil && p.place.locked == p {
@@ -146,6 +149,9 @@ func (p *process) do(e *protocol.Effect) {
 		}
 	}
 }
+
+// maxYield is how much longer than others a candidate waits at the most.
+const maxYield = 3 * time.Second
 
 // arm sets the timer for the machine. It is left where it is if it comes earlier than it has to.
 func (p *process) arm() {

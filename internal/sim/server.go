@@ -26,11 +26,10 @@ type lease struct {
 // A server answers as the table in PROTOCOL.md says.
 type server struct {
 	lease
-	version     uint64 // the last that was given out
-	uids        int
-	snapshots   []lease
-	past        []lease // what the Lease was, the latest last
-	lastRestore time.Duration
+	version   uint64 // the last that was given out
+	uids      int
+	snapshots []lease
+	past      []lease // what the Lease was, the latest last
 }
 
 // answer is what the server says to a request.
@@ -127,7 +126,7 @@ func (s *server) snapshot() {
 
 // restore takes the server back to one of its last states. Versions go on above all that were given out, as after
 // etcdutl's --bump-revision. It reports false if there is no such state.
-func (s *server) restore(back int, now time.Duration) bool {
+func (s *server) restore(back int) bool {
 	n := len(s.snapshots) - 1 - back
 	if n < 0 {
 		return false
@@ -135,6 +134,5 @@ func (s *server) restore(back int, now time.Duration) bool {
 	s.version += 1000
 	s.lease = s.snapshots[n]
 	s.snapshots = s.snapshots[:n+1] // those after it are of a history that is no more
-	s.lastRestore = now
 	return true
 }

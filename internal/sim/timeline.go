@@ -74,11 +74,21 @@ func (r Result) Timeline(lines int) string {
 	return b.String()
 }
 
-var eventNames = [...]string{"tick", "has left", "answered", "watch opened", "watch showed", "watch showed a deletion", "watch ended",
-	"health", "yield", "proven", "died", "stop", "step down", "the callback has returned", "resign", "campaign"}
+var eventNames = [...]string{
+	protocol.Tick: "tick", protocol.Left: "has left", protocol.Answered: "answered", protocol.WatchOpened: "watch opened",
+	protocol.WatchShowed: "watch showed", protocol.WatchGone: "watch showed a deletion", protocol.WatchEnded: "watch ended",
+	protocol.Health: "health", protocol.Yield: "yield", protocol.Proven: "proven", protocol.Died: "died", protocol.Stop: "stop",
+	protocol.StepDown: "step down", protocol.Returned: "the callback has returned", protocol.Resign: "resign", protocol.Campaign: "campaign",
+}
 
-var effectNames = [...]string{"send", "cancel", "suspect", "open watch", "close watch", "BEGIN TERM", "renew term", "the Lease is missing", "LOSE TERM",
-	"SUSPEND TERM", "RESUME TERM", "STOP CALLBACK", "let go", "forget proof", "puts back", "saw holder", "saw namesake", "saw own name", "trouble", "no trouble", "no watch", "watch again"}
+var effectNames = [...]string{
+	protocol.Send: "send", protocol.Cancel: "cancel", protocol.Suspect: "suspect", protocol.Watch: "open watch", protocol.Unwatch: "close watch",
+	protocol.AskYield: "ask yield", protocol.BeginTerm: "BEGIN TERM", protocol.RenewTerm: "renew term", protocol.LeaseMissing: "the Lease is missing",
+	protocol.LoseTerm: "LOSE TERM", protocol.SuspendTerm: "SUSPEND TERM", protocol.ResumeTerm: "RESUME TERM", protocol.StopCallback: "STOP CALLBACK",
+	protocol.LetGo: "let go", protocol.ForgetProof: "forget proof", protocol.PutsBack: "puts back", protocol.SawHolder: "saw holder",
+	protocol.SawNamesake: "saw namesake", protocol.SawOwnName: "saw own name", protocol.Trouble: "trouble", protocol.NoTrouble: "no trouble",
+	protocol.NoWatch: "no watch", protocol.WatchAgain: "watch again",
+}
 
 var outcomeNames = [...]string{"OK", "missing", "conflict", "refused", "unanswered", "failed"}
 

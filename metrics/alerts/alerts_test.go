@@ -311,6 +311,13 @@ var trouble = []struct {
 		go func() { _ = l.el.StepDown(w.Context()) }()
 		time.Sleep(18 * time.Minute)
 	}, []string{"ElectorDrains"}, 12 * time.Minute},
+	{"the API is away for long, and the term waits for it", func(w *world) {
+		w.deploy(3, func(o *elector.Options) { o.RecoveryDeadline = time.Hour })
+		term := w.leader().el.Status().Term
+		w.outage(electortest.Fault{Err: electortest.Unavailable()}, 110*time.Second)
+		time.Sleep(5 * time.Minute)
+		require.True(w, term.Valid(), "it costs no term")
+	}, []string{"ElectorSuspended"}, 2 * time.Minute},
 	{"the work does not stop", func(w *world) {
 		w.deploy(3, func(o *elector.Options) {
 			o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(time.Minute); return nil }

@@ -22,6 +22,8 @@ const (
 	Leader    Kind = "leader"    // another leader was reported
 	Failure   Kind = "failure"   // the elector's last error changed
 	Overrun   Kind = "overrun"   // the elector warned of a callback that does not end
+	Suspended Kind = "suspended" // the term has no authority, and the callback goes on
+	Resumed   Kind = "resumed"   // it has its authority again
 	Requests  Kind = "requests"  // requests so far
 	Exit      Kind = "exit"      // the elector has returned
 )
@@ -33,8 +35,8 @@ type Event struct {
 	At      time.Time `json:"-"`  // the wall clock, which all processes of one machine share
 	AtNanos int64     `json:"at"` // At as it travels: nanoseconds since the epoch
 
-	Token       uint64         `json:"token,omitempty"`       // Begin
-	Valid       bool           `json:"valid,omitempty"`       // Begin, Woke: what Term.Valid said
+	Token       uint64         `json:"token,omitempty"`       // Begin, Resumed
+	Valid       bool           `json:"valid,omitempty"`       // Begin, Woke, Suspended, Resumed: what Term.Valid said
 	ValidLooks  int            `json:"validLooks,omitempty"`  // End: how often Term.Valid was true after Woke
 	Gap         time.Duration  `json:"gap,omitempty"`         // Woke: the jump
 	Leader      string         `json:"leader,omitempty"`      // Leader

@@ -25,7 +25,7 @@ var shared fleettest.Shared
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(klog.Background())
-	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/elect", "./internal/migrating/wrapped", "./internal/migrating/warm", "./internal/migrating/oneline"))
+	os.Exit(shared.Main(m, "./internal/migrating/before", "./internal/migrating/elect", "./internal/migrating/wrapped", "./internal/migrating/warm", "./internal/migrating/shapes"))
 }
 
 func TestAFleetMovesOverReplicaByReplicaAndBack(t *testing.T) {
@@ -126,9 +126,7 @@ func TestTheNextControllerIsRefusedWhereKubebuilderPutsIt(t *testing.T) {
 	const marker = "\t// +kubebuilder:scaffold:builder\n"
 	program := read(t, "warm/main.go")
 	require.Equal(t, 1, strings.Count(program, marker))
-	dir := t.TempDir()
-	edited, overlay := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(edited, []byte(strings.Replace(program, marker, `
+	build(t, "invoice", "./warm", map[string]string{"warm/main.go": strings.Replace(program, marker, `
 	if err := (&controller.OrderReconciler{
 		Client: mgr.GetClient(),
 		Scheme: mgr.GetScheme(),
@@ -136,14 +134,7 @@ func TestTheNextControllerIsRefusedWhereKubebuilderPutsIt(t *testing.T) {
 		setupLog.Error(err, "Failed to create controller", "controller", "invoice")
 		os.Exit(1)
 	}
-`+marker, 1)), 0o600))
-	original, err := filepath.Abs("warm/main.go")
-	require.NoError(t, err)
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{original: edited}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(overlay, replace, 0o600))
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", filepath.Join(shared.Programs, "invoice"), "./warm").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+`+marker, 1)})
 
 	f := newOperators(t)
 	for _, elect := range []string{"-leader-elect", "-leader-elect=false"} {
@@ -151,6 +142,24 @@ func TestTheNextControllerIsRefusedWhereKubebuilderPutsIt(t *testing.T) {
 		require.Equal(t, 1, f.ExitCode(r))
 		require.Contains(t, f.Log(r), "add it in setup")
 	}
+}
+
+// build builds a program with other text in some of its files.
+func build(t *testing.T, name, dir string, edited map[string]string) {
+	t.Helper()
+	temp, replace := t.TempDir(), map[string]string{}
+	for file, text := range edited {
+		original, err := filepath.Abs(file)
+		require.NoError(t, err)
+		replace[original] = filepath.Join(temp, filepath.Base(file))
+		require.NoError(t, os.WriteFile(replace[original], []byte(text), 0o600))
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(temp, "overlay.json"), overlay, 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(temp, "overlay.json"),
+		"-o", filepath.Join(shared.Programs, name), dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 func TestTheGoCodeOfTheGuideIsCompiled(t *testing.T) {

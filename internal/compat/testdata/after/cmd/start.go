@@ -7,7 +7,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/elector-go/elector"
-	_ "github.com/elector-go/elector/lock"
+	_ "github.com/elector-go/elector/leaderelection"
 )
 
 func start(mgr ctrl.Manager) error {

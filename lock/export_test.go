@@ -1,8 +1,0 @@
-package lock
-
-// SetExit replaces os.Exit until the function returned is called.
-func SetExit(f func(code int)) (restore func()) {
-	was := exit
-	exit = f
-	return func() { exit = was }
-}

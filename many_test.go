@@ -1,0 +1,202 @@
+package elector_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/elector-go/elector"
+)
+
+// L12: many elections share one client. Virtual time, but TLS and HTTP/2.
+
+func (w *wire) client() *elector.Client {
+	client, err := elector.NewClient(w.config())
+	require.NoError(w, err)
+	return client
+}
+
+func TestThirtyElectionsHaveOneConnection(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(30, w.client())
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Equal(t, 1, w.made(), "connections")
+		assert.Equal(t, 30, w.watches())
+		assert.LessOrEqual(t, w.requests("GET"), 60, "one before, and one after the watch has begun")
+	})
+}
+
+func TestSixHundredElectionsHaveTenConnectionsAtMostAndAllTheirWatches(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(600, w.client())
+		time.Sleep(10 * time.Second)
+		w.oneTermEach(all)
+		assert.LessOrEqual(t, w.made(), 10, "connections")
+		assert.Equal(t, 600, w.watches())
+	})
+}
+
+// A slow network makes all of them dial, ask and watch while the first handshake is under way.
+func TestTwoHundredAndFiftyElectionsThatStartAtOnceOverASlowNetworkDialAFewTimes(t *testing.T) {
+	overWire(t, func(w *wire) {
+		w.latency = 2 * time.Second
+		all := w.elect(250, w.client())
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.LessOrEqual(t, w.made(), 10, "connections")
+		assert.Equal(t, 250, w.watches())
+	})
+}
+
+func TestAServerThatAllowsFewStreamsGetsMoreConnections(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(100, w.client())
+		time.Sleep(time.Minute)
+		assert.Equal(t, 100, w.watches())
+		made := w.made()
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Equal(t, made, w.made(), "and keeps them")
+	}, func(s *httptest.Server) { s.Config.HTTP2.MaxConcurrentStreams = 20 })
+}
+
+func TestAServerWithoutHTTP2GetsAConnectionForEachWatch(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(10, w.client())
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Equal(t, 10, w.watches())
+	}, func(s *httptest.Server) { s.EnableHTTP2 = false })
+}
+
+func TestOneStuckLeaseOfThirtyIsNotNoticedByTheOthers(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(30, w.client())
+		time.Sleep(time.Minute)
+		made, watches := w.made(), w.requests("WATCH")
+		gets := w.requests("GET") - w.requests("GET shard-0")
+		failed := failures(all[1:])
+		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPut || path.Base(r.URL.Path) != "shard-0" {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		})
+		time.Sleep(2 * time.Minute)
+		assert.LessOrEqual(t, w.made()-made, 2, "new connections")
+		assert.Equal(t, gets, w.requests("GET")-w.requests("GET shard-0"), "reads of the others")
+		assert.Equal(t, watches, w.requests("WATCH"))
+		assert.Equal(t, failed, failures(all[1:]))
+		w.oneTermEach(all[1:])
+	})
+}
+
+func TestADeadConnectionCostsNoneOfThirtyItsTerm(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(30, w.client())
+		time.Sleep(time.Minute)
+		w.conns[0].dead.Store(true)
+		time.Sleep(2 * time.Minute)
+		w.oneTermEach(all)
+		assert.True(t, w.conns[0].closed.Load())
+		assert.LessOrEqual(t, w.made(), 3, "a spare one, and one in its place")
+		assert.Equal(t, 30, w.watches())
+	})
+}
+
+// The watches beyond the first have a connection of their own. No renewal finds out that it is dead.
+func TestADeadConnectionCostsNoneOfManyItsTermAndTheWatchesComeBack(t *testing.T) {
+	for dead := range 3 { // two for 120 requests and 50 watches, one for the other watches
+
+		overWire(t, func(w *wire) {
+			all := w.elect(120, w.client())
+			time.Sleep(time.Minute)
+			made := w.made()
+			w.conns[dead].dead.Store(true)
+			time.Sleep(2 * time.Minute)
+			w.oneTermEach(all)
+			assert.True(t, w.conns[dead].closed.Load())
+			assert.LessOrEqual(t, w.made(), made+3, "a spare one, and two in its place")
+			gets := w.requests("GET")
+			time.Sleep(time.Minute)
+			assert.Equal(t, gets, w.requests("GET"), "who has no watch polls")
+		})
+	}
+}
+
+// A queue is a client-side rate limiter in which each request waits, as behind the work that shares it.
+type queue struct {
+	flowcontrol.RateLimiter
+	wait time.Duration
+}
+
+func (q queue) Wait(ctx context.Context) error {
+	select {
+	case <-time.After(q.wait):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestARateLimiterInWhichRequestsWaitCostsNoTerm(t *testing.T) {
+	for _, wait := range []time.Duration{4400 * time.Millisecond, 6 * time.Second} {
+		t.Run(wait.String(), func(t *testing.T) {
+			overWire(t, func(w *wire) {
+				cfg := w.config()
+				cfg.RateLimiter = queue{flowcontrol.NewFakeAlwaysRateLimiter(), wait}
+				client, err := coordinationv1client.NewForConfig(cfg)
+				require.NoError(t, err)
+				all := w.elect(1, client)
+				time.Sleep(10 * time.Minute)
+				w.oneTermEach(all)
+				w.stop()
+				w.closeAll() // client-go keeps its connections
+			})
+		})
+	}
+}
+
+func TestATokenThatIsRefusedIsReadAnew(t *testing.T) {
+	overWire(t, func(w *wire) {
+		file := filepath.Join(t.TempDir(), "token")
+		require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
+		cfg := w.config()
+		cfg.BearerTokenFile = file
+		var accepted atomic.Value
+		accepted.Store("old")
+		refused := 0
+		w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+			if strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ") == accepted.Load() {
+				return false
+			}
+			refused++
+			rw.WriteHeader(http.StatusUnauthorized)
+			return true
+		})
+		client, err := elector.NewClient(cfg)
+		require.NoError(t, err)
+		all := w.elect(1, client)
+		time.Sleep(time.Minute + time.Second) // the file was just read
+		accepted.Store("new")
+		require.NoError(t, os.WriteFile(file, []byte("new"), 0o600))
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Equal(t, 1, refused)
+		assert.Equal(t, 1, w.made(), "the connection has nothing to do with it")
+	})
+}
