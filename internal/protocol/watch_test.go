@@ -101,6 +101,12 @@ func TestWhenAWatchIsFollowedByTheNext(t *testing.T) {
 	}
 }
 
+func TestAWatchThatIsRefusedIsTriedEachQuarterOfAnHour(t *testing.T) {
+	m := watched(25*s, watching{fails: 9})
+	m.watchEnded(true)
+	assert.Equal(t, m.now.Add(15*time.Minute), m.watch.retryAt)
+}
+
 func TestAWatchThatHasServedAWhileWorksAgain(t *testing.T) {
 	m := watched(20*s, watching{open: true, since: at(0), fails: 2})
 	m.tend()
