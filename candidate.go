@@ -200,7 +200,7 @@ func (c *candidate) carryOut(ctx context.Context, effects []protocol.Effect) {
 			c.reason = lost.Reason
 			c.report.ended(c.active, lost, c.object())
 		case protocol.SuspendTerm:
-			c.active.expire() // its timer may be about to
+			c.active.suspend()
 			c.report.suspended(c.active)
 		case protocol.ResumeTerm:
 			c.report.resumed(c.active)
@@ -226,7 +226,7 @@ func (c *candidate) tell(e protocol.Effect) {
 	case protocol.SawOwnName:
 		c.log.Info("The lease is held under this candidate's identity, by an earlier process or by another one; waiting until it expires")
 	case protocol.Trouble:
-		c.lastErr = c.requests.failure(e.ID)
+		c.lastErr = c.failure(e.ID)
 		c.report.trouble(c.lastErr, e.OK, c.machine.Status().Phase == protocol.Releasing)
 	case protocol.NoTrouble:
 		c.lastErr = nil
@@ -317,6 +317,7 @@ func (c *candidate) returned() protocol.Event {
 	c.report.ended(l, l.cause, c.object())
 	l.cancel(nil)
 	if c.resigned {
+		c.current.Store(nil)
 		c.ended, c.err = true, errResigned
 		return protocol.Event{Kind: protocol.Tick}
 	}
@@ -342,7 +343,7 @@ func (c *candidate) letGo(ctx context.Context, e protocol.Effect) {
 		return
 	}
 	l.err = err
-	c.report.released(l, e, err)
+	c.report.released(l, e, err, c.resigned)
 	if c.resigned {
 		c.publish(c.machine.Status(), c.machine.Wake())
 		close(l.done)

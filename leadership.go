@@ -89,10 +89,24 @@ func (l *activeTerm) expire() {
 	case age >= l.term.renewDeadline()+l.term.of.opts.RecoveryDeadline, l.ctx.Err() != nil:
 		l.end(&LostError{Reason: ReasonDeadlinePassed, Holder: l.term.Identity()})
 	default:
-		if s := l.term.spell.Load(); s.ctx.Err() == nil {
-			s.suspend(time.Now())
-			l.arm()
-		}
+		l.pause()
+	}
+}
+
+// suspend takes the authority away for the time being: the protocol has read the clocks, and one of them may have been set
+// back since (S2).
+func (l *activeTerm) suspend() {
+	l.expire()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pause()
+}
+
+// pause is suspend, with the lock held.
+func (l *activeTerm) pause() {
+	if s := l.term.spell.Load(); s.ctx.Err() == nil {
+		s.suspend(time.Now())
+		l.arm()
 	}
 }
 

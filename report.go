@@ -140,11 +140,13 @@ func (r *reporter) draining(l *activeTerm, since time.Time) {
 }
 
 // released logs how the release of a term has ended.
-func (r *reporter) released(l *activeTerm, e protocol.Effect, err error) {
+func (r *reporter) released(l *activeTerm, e protocol.Effect, err error, resigned bool) {
 	switch {
 	case err != nil:
 		l.log.Error(err, "Could not release the lease; others wait until it expires")
 	case !e.Released:
+	case resigned:
+		l.log.Info("Released the lease with notice: this process is about to end", "seconds", e.Lasts.Seconds())
 	case e.Lasts > time.Second:
 		l.log.Info("Released the lease, but the API server has changed the release, as by an admission policy: others wait", "seconds", e.Lasts.Seconds())
 	default:

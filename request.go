@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -51,12 +52,13 @@ type requests struct {
 	why     error      // why it failed, in words that say what to do
 }
 
-// failure is why a request has failed.
-func (rs *requests) failure(id int) error {
+// failure is why a request has failed. An answer that came too late is none.
+func (c *candidate) failure(id int) error {
+	rs := &c.requests
 	if rs.last.request != nil && rs.last.id == id {
-		return rs.why
+		return cmp.Or(rs.why, errNoReply)
 	}
-	return errNoReply
+	return explain(errNoReply, rs.under[id].verb, c.opts.Namespace, c.opts.Name)
 }
 
 // send sends a request. What proves this process dead is left before a write that may win the Lease (S12, S13): a
@@ -96,6 +98,9 @@ func (c *candidate) send(id int, r protocol.Request) {
 // cancel gives a request up, whether its client heeds that or not. An answer that does not count is not counted.
 func (c *candidate) cancel(id int, ignored bool) {
 	k := c.requests.under[id]
+	if k == nil {
+		return // its reply has come, too late, and is the next to be handed in
+	}
 	k.cancelled = true
 	k.cancel()
 	if !ignored {

@@ -96,20 +96,20 @@ func ownFailure(err error) error {
 
 // runLogged runs with a standard error that can stop nothing, and says there what went wrong.
 func (f *runFlags) runLogged(ctx context.Context, args []string) error {
+	r, err := f.runner(args)
+	if err != nil {
+		return ownFailure(err)
+	}
 	disregard(syscall.SIGPIPE)
 	stderr, err := relayStderr()
 	if err != nil {
 		return ownFailure(err)
 	}
 	defer stderr.close()
-	return &exitError{code: exitCode(ownFailure(f.run(ctx, args)), os.Stderr.WriteString)}
+	return &exitError{code: exitCode(ownFailure(f.run(ctx, r)), os.Stderr.WriteString)}
 }
 
-func (f *runFlags) run(ctx context.Context, args []string) error {
-	r, err := f.runner(args)
-	if err != nil {
-		return err
-	}
+func (f *runFlags) run(ctx context.Context, r *runner) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if f.listen != "" {

@@ -40,6 +40,8 @@ type Machine struct {
 	yieldNow  bool          // it has just said so
 	yieldAt   Instant       // when it was asked, and has not answered since; zero otherwise
 
+	hadTurn int // at which change, plus one, the holder was last left to go first: once for a record (L11)
+
 	lost        bool    // the present term was lost, and the driver was told
 	gaveUp      bool    // the present term was given up, so that another candidate leads
 	copySeen    uint64  // the version of the last record that a copy of this process may have written (S5)
@@ -158,7 +160,12 @@ func (m *Machine) proceed() (changed bool) {
 		return m.lead()
 	case Draining:
 		m.elapse()
-		m.act(m.decide(m.now))
+		d := m.decide(m.now)
+		if d.do == renew && m.isCopied() {
+			m.breakWith()
+			return true
+		}
+		m.act(d)
 	case Releasing:
 		return m.letGoOn()
 	case Following:
@@ -192,8 +199,7 @@ func (m *Machine) lead() (changed bool) {
 		m.becomeDraining(d.lost)
 		return true
 	case d.do == renew && m.isCopied():
-		m.breakWith()
-		return true
+		return m.breakWith()
 	default:
 		m.act(d)
 		return false
@@ -207,6 +213,7 @@ func (m *Machine) isCopied() bool {
 	c, w := m.seen.record, m.own.wrote
 	switch {
 	case !m.seen.exists || c.Holder != m.Identity || c.Acquired != w.Acquired || c.Renewed <= w.Renewed || c.Renewed%1000 == 0,
+		c.Version != 0 && c.Version < w.Version, // older than our last write: an answer from before the wall clock was set back
 		m.own.mayHaveWritten(c.Claim), m.calls.writing(), c.Version == m.copySeen:
 		return false
 	}
@@ -217,15 +224,16 @@ func (m *Machine) isCopied() bool {
 
 // breakWith ends the term of a process that has a copy. What it writes is a term that nobody serves, so the copy loses its
 // own, too; and it binds for as long as both may need to stop. Whoever wins next has stamps that no copy knows (S5).
-func (m *Machine) breakWith() {
+func (m *Machine) breakWith() (changed bool) {
 	wrote := m.own.wrote
 	m.own.wrote.Claim = Claim{}
 	if m.act(decision{do: renew}); !m.calls.writing() {
-		m.own.wrote = wrote
-		return // not yet: a pause after a failure
+		m.own.wrote, m.copySeen = wrote, 0
+		return false // not yet: a pause after a failure
 	}
 	m.calls.void()
 	m.own.wrote, m.own.overtaken, m.copied = wrote, true, true
+	return true
 }
 
 // behind puts an acquisition off by this candidate's share of the spread (L4), and by Yield (L7). A Lease that is free is
@@ -525,4 +533,20 @@ func (m *Machine) Status() Status {
 // bug reports a driver's mistake.
 func (m *Machine) bug(format string, args ...any) {
 	panic(fmt.Sprintf("bug: elector: %s while %v", fmt.Sprintf(format, args...), m.phase))
+}
+
+// Clone returns a machine that goes on from the same state by itself, with random numbers of its own, as a copy of the
+// process would (S5). It is for simulations, between two calls of Step.
+func (m *Machine) Clone(random func(n int64) int64) *Machine {
+	c := *m
+	c.random, c.out = random, nil
+	c.calls = nil
+	for _, k := range m.calls {
+		one := *k
+		c.calls = append(c.calls, &one)
+	}
+	c.watch.ending = slices.Clone(m.watch.ending)
+	c.own.unconfirmed = slices.Clone(m.own.unconfirmed)
+	c.own.over, c.own.dead, c.own.past = slices.Clone(m.own.over), slices.Clone(m.own.dead), slices.Clone(m.own.past)
+	return &c
 }

@@ -98,8 +98,11 @@ func (w *own) saw(before, o seen, phase Phase, identity string) {
 	if phase == StandingBy && !ours {
 		w.wrote, w.sent, w.adopted = Record{}, Instant{}, 0 // what it proved is over
 	}
-	if o.exists && !w.isOver(o) {
-		w.over = nil // somebody has written the Lease since: that term proves nothing any more, even if its record comes back
+	// Once somebody else has written the Lease, be it a copy of the process that goes on with its term (S5), that term proves
+	// nothing any more, even if its record comes back.
+	renewed := before.exists && o.record.term() == before.record.term() && o.record.Renewed > before.record.Renewed
+	if o.exists && (!w.isOver(o) || renewed && !ours) {
+		w.over = nil
 	}
 	if last := before.record.term(); last.Holder != "" && (!o.exists || o.record.term() != last) {
 		w.past = keep(w.past, last)

@@ -1,7 +1,9 @@
 package protocol
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -121,4 +123,44 @@ func TestWhatANewcomerLeavesBehindDoesNotFreeAnEarlierHoldersPromise(t *testing.
 	g.step(Event{Kind: WatchGone, ID: g.watchID, Record: Record{Version: 11}}).at(2 * s).show(putBack)
 	g.at(3 * s).show(freed(putBack, 400, 1))
 	assert.Equal(t, `update "me"`, g.tick(3*s+spread).read(), "a holder that has put its Lease back frees it")
+}
+
+// S5: copies, in the ways that simulations have found.
+
+func TestAProcessThatWasCopiedWhileItDrainsEndsItsTermAndThatOfTheCopy(t *testing.T) {
+	g := leader(t, cfg).step(Event{Kind: StepDown})
+	g.read()
+	for i := range 2 {
+		mine := g.own.wrote
+		g.at(time.Duration(2+i) * s).show(rec(uint64(20+10*i), "me", mine.Acquired, mine.Renewed+1_000_001))
+		if i == 0 {
+			g.take()
+		}
+	}
+	assert.Contains(t, g.read(), fmt.Sprintf("lose %d", DuplicateIdentity))
+}
+
+func TestATermOfItsOwnThatACopyGoesOnWithIsNotOver(t *testing.T) {
+	g := leader(t, cfg)
+	mine := g.own.wrote
+	g.at(11 * s).step(Event{Kind: Tick}).step(Event{Kind: Returned})
+	g.tick(16 * s).step(Event{Kind: Campaign})
+	require.Equal(t, StandingBy, g.phase)
+	require.NotEmpty(t, g.own.over)
+	g.show(rec(20, "me", mine.Acquired, mine.Renewed+1_000_001))
+	assert.Empty(t, g.own.over)
+}
+
+func TestACloneGoesOnByItself(t *testing.T) {
+	g := leader(t, cfg).tick(3 * s) // a write is under way
+	c := g.Clone(func(int64) int64 { return 7 })
+	calls, unconfirmed := len(c.calls), len(c.own.unconfirmed)
+	require.Equal(t, 1, calls)
+	require.Equal(t, 1, unconfirmed)
+	g.take()
+	assert.Len(t, c.calls, calls)
+	assert.Len(t, c.own.unconfirmed, unconfirmed)
+	assert.NotEqual(t, c.own.wrote, g.own.wrote)
+	c.Step(Event{Kind: Answered, ID: g.lastReq, Outcome: Failed}, at(4*s))
+	assert.Equal(t, Leading, c.phase)
 }

@@ -32,7 +32,7 @@ type seen struct {
 	held   holding // the last one
 
 	back    bool      // the record is older than one that was seen before, and has come back (S13)
-	history [8]uint64 // the last versions that were seen; 0 for none
+	history [8]moment // the last records that were seen
 
 	renewedAt Instant       // when the last renewal was received
 	interval  time.Duration // between the last two renewals by one holder; 0 if there were not two
@@ -42,6 +42,12 @@ type seen struct {
 type holding struct {
 	term Mark
 	uid  string
+}
+
+// A moment tells a record from others: after a restore of etcd, versions repeat.
+type moment struct {
+	version uint64 // 0 for none
+	claim   Claim
 }
 
 // see returns what is seen once a record was received at now. It is taken in if it is not older than the last one, or if it
@@ -55,11 +61,11 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	// was created earlier, or its count of terms is lower, or its deletion was seen.
 	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions ||
 		!o.exists && r.UID == before.UID && r.UID != ""
-	again := r.Version != before.Version && slices.Contains(o.history[:], r.Version) && r.Version != 0
+	again := r.Version != before.Version && r.Version != 0 && slices.Contains(o.history[:], momentOf(r))
 	renewed := !again && !sameTime(r.Renewed, before.Renewed)
 	next := o
 	next.back = back || o.back && r.term() == before.term()
-	next.remember(r.Version)
+	next.remember(momentOf(r))
 	next.succeeds(r, back)
 	next.stale, next.exists, next.record, next.at = false, true, r, now
 	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
@@ -121,11 +127,13 @@ func (o *seen) succeeds(r Record, back bool) {
 	o.held = h
 }
 
-// remember keeps a version.
-func (o *seen) remember(version uint64) {
-	if !slices.Contains(o.history[:], version) {
+func momentOf(r Record) moment { return moment{r.Version, r.Claim} }
+
+// remember keeps a moment.
+func (o *seen) remember(m moment) {
+	if !slices.Contains(o.history[:], m) {
 		copy(o.history[1:], o.history[:])
-		o.history[0] = version
+		o.history[0] = m
 	}
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/elector-go/elector/internal/protocol"
@@ -56,7 +57,7 @@ func (p *process) enter() {
 	w.note(noteBegins, p.index, int64(t.token), 0, 0, "")
 	if n := len(w.terms); n > 0 && s.token <= w.terms[n-1].token && !w.restoredSince(s.win, w.terms[n-1].win) {
 		last := w.terms[n-1]
-		if w.overlap(&last, &s, "begins late"); s.token == last.token {
+		if w.overlap(&last, &s, "begins late"); s.token == last.token && !(w.afterCopy(&last, &s) && last.p.family == p.family) {
 			w.fail("tokens", "%s has the token %d, as %s had", p.name(), s.token, last.p.name())
 		}
 	}
@@ -75,7 +76,7 @@ func (p *process) reenter() {
 	w.in(p)
 	mine := w.servedBy(p)
 	for i := len(w.terms) - 1; i >= 0 && &w.terms[i] != mine; i-- {
-		if w.terms[i].p != p {
+		if o := w.terms[i].p; o != p && (o.family != p.family || w.terms[i].token != mine.token) { // a copy's term is not a later one
 			w.overlap(&w.terms[i], mine, "goes on")
 		}
 	}
@@ -133,20 +134,30 @@ func (w *world) checkWrite(q *request, before record) {
 	a := applied{at: q.at, sent: q.sent, taken: w.now, version: w.server.Version}
 	w.remember(p, a)
 	if q.ask.Claim.Holder != "" {
-		if a.at.Mono < p.applied.at.Mono {
-			a.at = p.applied.at
-		}
-		p.applied = a
-		if q.ask.Wins {
-			p.win = a
+		p.holds(q, a)
+		for _, o := range w.alive {
+			if o != p && o.family == p.family && (o.asked == q.ask.Claim || slices.Contains(q.twins, o.index)) {
+				o.holds(q, a) // it has decided on that, too
+			}
 		}
 		return
 	}
 	if p.net.one(2) {
 		w.server.snapshot() // a backup of a Lease that is free
 	}
-	if before.Holder != "" && (before.author != p.index || before.Holder != p.identity) {
+	if before.Holder != "" && (!p.wrote(before.author) || before.Holder != p.identity) {
 		w.fail("S8", "%s has released what is not its own", p.name())
+	}
+}
+
+// holds takes in that a write of the process holds the Lease.
+func (p *process) holds(q *request, a applied) {
+	if a.at.Mono < p.applied.at.Mono {
+		a.at = p.applied.at
+	}
+	p.applied = a
+	if q.ask.Wins {
+		p.win = a
 	}
 }
 
@@ -283,7 +294,7 @@ func (p *process) checkLost(why protocol.Lost) {
 // showsHolder checks that a leader that is shown another holder learns of it at once (S7).
 func (p *process) showsHolder(r *record, kind protocol.EventKind) {
 	w := p.world
-	others := r.Holder != p.identity || r.author != nobody && r.author != p.index // be it by one of the same name
+	others := r.Holder != p.identity || r.author != nobody && !p.wrote(r.author) // be it by one of the same name
 	other := kind == protocol.WatchShowed && r.Holder != "" && others && r.Version > p.maxSeen
 	p.sees(r)
 	if other && p.term.begun && p.term.alive {

@@ -72,6 +72,9 @@ func (w *world) outside(kind changeKind) {
 // excused is why doc.go does not promise that b, which has won after a, or has gone on by a write after it, keeps away from
 // a; "" if it is promised. What b knew by then counts.
 func (w *world) excused(a, b *served, by applied, then time.Duration) string {
+	if w.afterCopy(a, b) {
+		return "copied"
+	}
 	last, won := a.p.applied.version, by.version
 	if last > won {
 		last = a.win.version

@@ -17,12 +17,13 @@ type request struct {
 
 	handed, sent time.Duration // when it was handed out, and when it left
 	at           protocol.Instant
-	left         bool // it has left the process
-	told         bool // the machine knows
-	carried      bool // the server has carried it out
-	cancelled    bool // its ctx has ended
-	returned     bool // its client has returned
-	travels      int  // events about it on the heap
+	left         bool    // it has left the process
+	told         bool    // the machine knows
+	carried      bool    // the server has carried it out
+	cancelled    bool    // its ctx has ended
+	returned     bool    // its client has returned
+	travels      int     // events about it on the heap
+	twins        []int32 // copies of the process, which have decided on it, too
 
 	fate  fate
 	reply protocol.Event
@@ -176,6 +177,9 @@ func (p *process) send(id int, ask *protocol.Request) {
 	q.at, q.fate = p.clock.at(w.now), p.draw()
 	p.requests = append(p.requests, i)
 	p.checkSend(q)
+	if ask.Verb != protocol.Get {
+		p.asked = ask.Claim
+	}
 	if q.fate.limited > 0 || p.asleep {
 		w.travel(evLeave, i, q.fate.limited)
 		return

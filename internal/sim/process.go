@@ -47,6 +47,7 @@ type process struct {
 	term term
 	sleep
 	watched
+	copied
 }
 
 // gone reports whether nothing can happen in the process any more.

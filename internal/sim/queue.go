@@ -36,6 +36,7 @@ const (
 	evWord                       // the kubelet's word that the process arg has ended (S13)
 	evSuspend                    // the process is suspended, for as long as its ambush says
 	evAwake                      // the process wakes
+	evCopies                     // a process that was copied is judged
 	evLock                       // the process tries to lock its StateDir
 )
 

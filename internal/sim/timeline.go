@@ -34,6 +34,7 @@ const (
 	noteWakes
 	noteSuspended
 	noteResumed
+	noteCopied
 	noteExcused
 )
 
@@ -126,6 +127,8 @@ func (w *world) words(l *note) string {
 		return fmt.Sprintf("SLEEPS for %v, monotonic clock still: %v, inside: %v", time.Duration(l.a), l.b == 1, l.c == 1)
 	case noteWakes:
 		return fmt.Sprintf("WAKES, valid: %v, inside: %v", l.a == 1, l.b == 1)
+	case noteCopied:
+		return fmt.Sprintf("IS A COPY of #%d", l.a)
 	case noteSuspended:
 		return fmt.Sprintf("IS SUSPENDED, term %d", l.a)
 	case noteResumed:

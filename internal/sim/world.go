@@ -169,6 +169,8 @@ func (w *world) dispatch(ev *event) {
 		if p.moment == momentNow {
 			p.springs(momentNow)
 		}
+	case evCopies:
+		w.checkCopies(p)
 	case evGuard:
 		p.guards(ev.gen)
 	case evExit:
@@ -286,6 +288,10 @@ func (w *world) bury(p *process) {
 		p.place.locked = nil
 	}
 	w.spread(p)
+	if p.slot == noSlot {
+		p.machine, p.inbox, p.rest, p.mail = nil, nil, nil, nil
+		return
+	}
 	p.machine, p.inbox, p.rest, p.mail = nil, nil, nil, nil
 	w.slots[p.slot].taken = false
 	after := p.script.upTo(200 * time.Millisecond)

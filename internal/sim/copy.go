@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/elector-go/elector/internal/protocol"
+)
+
+// copied is what the checker knows of a process and its copies (S5).
+type copied struct {
+	family int32          // the first of them
+	until  time.Duration  // until then they may be inside at once
+	asked  protocol.Claim // the last that it has handed out: a copy may repeat it
+}
+
+// wrote reports whether the process, or a copy of it, is the author.
+func (p *process) wrote(author int32) bool {
+	return author != nobody && p.world.processes[author].family == p.family
+}
+
+// doCopy copies a process in the middle of whatever it does, as a VM is cloned. The connections of the copy are dead.
+func doCopy(w *world, _ *Fault, p *process, d *dice) {
+	if p.asleep || p.running || len(w.alive) > w.plan.Size {
+		return
+	}
+	c := &process{}
+	*c = *p
+	c.index, c.slot, c.joined = int32(len(w.processes)), noSlot, w.now
+	c.net, c.script, c.luck = dice{d.next()}, dice{d.next()}, dice{d.next()}
+	c.machine = p.machine.Clone(func(n int64) int64 { return c.luck.n(n) })
+	c.link = link{latency: usualLatency, forbid: p.forbid}
+	c.ambush = ambush{}
+	c.requests, c.watches, c.inbox, c.rest, c.mail = nil, nil, nil, nil, nil
+	c.knows = slices.Clone(p.knows)
+	c.armedAt = 0
+	p.mark, c.mark = protocol.Mark{}, protocol.Mark{} // the end of one proves nothing about the other
+	if c.place = nil; p.place != nil && p.place.locked == p {
+		c.place = &place{marks: slices.Clone(p.place.marks), locked: c}
+	}
+	// One that is cut off goes on for RenewDeadline, may put right what the other has written, and go on for as long.
+	// Then it has the stop budget.
+	until := w.now + p.cfg.RenewDeadline + p.cfg.LeaseDuration + 2*noticingWall
+	p.until, c.until = until, until
+	w.processes, w.alive = append(w.processes, c), append(w.alive, c)
+	w.note(noteCopied, c.index, int64(p.index), 0, 0, "")
+	w.copyEvents(p, c)
+	p.copyTerm(c)
+	c.cutRequests(p)
+	c.cutWatches(p)
+	c.arm()
+	w.push(event{at: until, kind: evCopies, who: c.index})
+}
+
+// noSlot is where a copy runs: nothing follows it there.
+const noSlot = -1
+
+// copyEvents plans for the copy what is planned for the callback and the loop.
+func (w *world) copyEvents(p, c *process) {
+	for _, ev := range slices.Clone(w.queue) {
+		switch ev.kind {
+		case evDeadline, evGuard, evWork, evNotice, evReturned, evStop, evExit:
+			if ev.who == p.index {
+				ev.who = c.index
+				w.push(ev)
+			}
+		}
+	}
+}
+
+// copyTerm counts the copy as inside if the process is.
+func (p *process) copyTerm(c *process) {
+	w := p.world
+	if !p.term.inside {
+		return
+	}
+	s := *w.servedBy(p)
+	s.p = c
+	w.terms = append(w.terms, s)
+	if slices.Contains(w.inside, p) {
+		w.in(c)
+	}
+}
+
+// cutRequests lets what the process has under way come back to the copy as cut. If the server takes a write of those, it
+// is one of both.
+func (c *process) cutRequests(p *process) {
+	w := c.world
+	for _, i := range slices.Clone(p.requests) {
+		q := w.requests[i]
+		q.twins = append(slices.Clone(q.twins), c.index)
+		if q.returned {
+			continue
+		}
+		cut, n := w.request()
+		*cut = request{gen: cut.gen, who: c.index, id: q.id, ask: q.ask, handed: q.handed, sent: q.sent, at: q.at, left: true, told: true, cancelled: q.cancelled}
+		cut.reply = protocol.Event{Outcome: protocol.Failed}
+		c.requests = append(c.requests, n)
+		w.travel(evReply, n, c.net.upTo(time.Second))
+	}
+}
+
+// cutWatches ends the copy's watches.
+func (c *process) cutWatches(p *process) {
+	w := c.world
+	for _, i := range slices.Clone(p.watches) {
+		wt := &watch{who: c.index, id: w.watches[i].id, open: w.watches[i].open, closed: w.watches[i].closed, ended: true}
+		n := int32(len(w.watches))
+		w.watches = append(w.watches, wt)
+		c.watches = append(c.watches, n)
+		w.push(event{at: w.now + c.net.upTo(time.Second), kind: evUnwatched, who: c.index, arg: n})
+	}
+}
+
+// afterCopy reports whether one of two processes was copied so lately that both may be inside: the copy, or whoever comes
+// after the one that has let the Lease go, while the copy has not heard of that.
+func (w *world) afterCopy(a, b *served) bool { return w.now <= max(a.p.until, b.p.until) }
+
+// checkCopies judges that a process and its copies are not inside at once any more.
+func (w *world) checkCopies(c *process) {
+	for _, o := range w.inside {
+		if o != c && o.family == c.family && w.now >= o.until && slices.Contains(w.inside, c) {
+			w.fail("S5", "%s and its copy %s are both inside", o.name(), c.name())
+		}
+	}
+}
