@@ -124,6 +124,12 @@ func TestDecisions(t *testing.T) {
 			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 4, UID: "u", Created: 100}, want: waits(15 * s)},
 			{at: 1 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 9, UID: "v", Created: 200}, want: waits(15 * s)},
 		},
+		"nor what a blank Lease has bound for in between": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(15 * s)},
+			{at: 10 * s, does: "made anew, blank", see: &Record{Version: 9, UID: "v"}, want: waits(25 * s)},
+			{at: 11 * s, does: "another's", see: &Record{Claim: Claim{Holder: "else", Seconds: 15, Acquired: 700, Renewed: 701}, Version: 10, UID: "v"}, want: waits(26 * s)},
+			{at: 12 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 11, UID: "v"}, want: waits(25 * s)},
+		},
 		"a release of a Lease whose deletion was seen has come back, though somebody has edited it since (S3)": {
 			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(15 * s)},
 			{at: 1 * s, does: "deleted, shown by the watch", tell: func(st *state) { st.seen = st.seen.gone(6, Instant{}, at(1*s)) }, want: waits(15 * s)},
@@ -356,4 +362,8 @@ func TestARecordHasComeBackUntilAnotherTermIsSeen(t *testing.T) {
 	o = o.see(rec(10, "them", 100, 200), Instant{}, at(3*s))
 	require.True(t, o.back, "somebody has edited it")
 	require.False(t, o.see(rec(11, "them", 400, 400), Instant{}, at(4*s)).back)
+
+	anew := rec(12, "them", 400, 400)
+	o.record.Transitions, anew.UID = 3, "v"
+	require.False(t, o.see(anew, Instant{}, at(4*s)).back, "a new Lease counts its terms anew")
 }

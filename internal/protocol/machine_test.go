@@ -330,7 +330,10 @@ func TestAProcessThatWasCopiedEndsItsTermAndThatOfTheCopy(t *testing.T) {
 	assert.Empty(t, g.read())
 	assert.NotContains(t, g.tick(6*s).read(), "update", "and nobody serves it")
 	g.step(Event{Kind: Returned}).step(Event{Kind: Campaign})
-	assert.NotContains(t, g.tick(17*s).read(), "update", "the copy may need as long to stop")
+	assert.NotContains(t, g.serve(17*s, g.seen.record).read(), "update", "the copy may need as long to stop")
+	did := g.serve(25*s, g.seen.record).read()
+	assert.Contains(t, did, "begin")
+	assert.NotContains(t, did, "lose", "the next term was not copied")
 }
 
 func TestEditsByHandAreNotTakenForACopy(t *testing.T) {

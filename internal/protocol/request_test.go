@@ -168,6 +168,38 @@ func TestAnAttemptIsOverdueByWhenItHasLeft(t *testing.T) {
 	assert.Contains(t, g.tick(9500*ms).read(), `update "me" spare`)
 }
 
+func TestWhatIsKnownOfARequestThatHasNotLeft(t *testing.T) {
+	traced := cfg
+	traced.Traces = true
+	g := newRig(t, traced, free).tick(s)
+	id := g.lastReq
+	assert.LessOrEqual(t, g.Wake().Sub(g.now), cfg.RenewDeadline/6, "it is looked after")
+	g.read()
+	assert.Equal(t, `update "me" spare`, g.step(Event{Kind: Dials, ID: id}).read(), "another one may have a connection sooner")
+
+	g = newRig(t, traced, free).tick(s)
+	g.at(3 * s).step(Event{Kind: Answered, ID: g.lastReq, At: at(2 * s), Record: g.apply()})
+	assert.Equal(t, at(2*s), g.effects[BeginTerm].Sent, "its answer says when it has left")
+
+	for left, want := range map[time.Duration]time.Duration{0: 2 * cfg.RenewDeadline, 6 * s: 6*s + cfg.RenewDeadline} {
+		m, k := stalled(StandingBy, 6*s), &call{id: 1, handed: at(0), giveUp: at(2 * cfg.RenewDeadline)}
+		if left > 0 {
+			m.leaves(k, at(left))
+		}
+		assert.Equal(t, at(want), k.giveUp)
+	}
+	m := stalled(StandingBy, 0)
+	m.send(get)
+	assert.Equal(t, at(cfg.RenewDeadline), m.calls[0].giveUp)
+	m = stalled(StandingBy, 0)
+	m.Traces = true
+	m.send(get)
+	assert.Equal(t, at(2*cfg.RenewDeadline), m.calls[0].giveUp)
+	m.drop(m.calls[0])
+	m.leaves(m.calls[0], at(s))
+	assert.False(t, m.calls[0].left, "what was given up has nothing to say")
+}
+
 // L3, L4, L5, L10: pauses.
 
 func TestPauses(t *testing.T) {
@@ -289,8 +321,9 @@ func TestSinceWhenNothingIsAnswered(t *testing.T) {
 	tr.failed(under(1, get, at(s)), false)
 	tr.failed(under(2, get, at(3*s)), false)
 	assert.Equal(t, at(s), tr.first, "an outage begins with its first failure")
-	tr.succeeded(Get)
-	assert.True(t, tr.first.IsZero())
+	tr.refused = Update
+	assert.False(t, tr.succeeded(Get), "another verb is refused")
+	assert.True(t, tr.first.IsZero(), "but that was answered")
 }
 
 func TestWhenTheOldHolderGoesFirst(t *testing.T) {

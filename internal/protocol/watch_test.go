@@ -101,6 +101,12 @@ func TestWhenAWatchIsFollowedByTheNext(t *testing.T) {
 	}
 }
 
+func TestAWatchThatIsRefusedIsTriedEachQuarterOfAnHour(t *testing.T) {
+	m := watched(25*s, watching{fails: 9})
+	m.watchEnded(true)
+	assert.Equal(t, m.now.Add(15*time.Minute), m.watch.retryAt)
+}
+
 func TestAWatchThatHasServedAWhileWorksAgain(t *testing.T) {
 	m := watched(20*s, watching{open: true, since: at(0), fails: 2})
 	m.tend()
@@ -175,10 +181,10 @@ func TestPollingWithoutAWatch(t *testing.T) {
 	assert.Equal(t, waits(15*s), m.poll(waits(15*s)))
 
 	m = watched(s, watching{pollAt: at(2 * s)})
-	m.Yields, m.yield = true, time.Minute
+	m.Yields, m.yield, m.wake = true, time.Minute, at(time.Hour)
 	m.seen = seen{}.see(free, Instant{}, at(0))
 	m.proceed()
-	assert.LessOrEqual(t, m.wake.Sub(at(2*s)), time.Duration(0), "also while it yields (L7)")
+	assert.Equal(t, at(2*s), m.wake, "also while it yields (L7)")
 }
 
 func TestWhoeverFollowsAsksBeforeAnExpiryIsBelieved(t *testing.T) {
@@ -195,6 +201,6 @@ func TestWhoeverFollowsAsksBeforeAnExpiryIsBelieved(t *testing.T) {
 	assert.Equal(t, "get", g.tick(75*s+s).read(), "the watch may have died")
 
 	g = newRig(t, follows, rec(5, "them", 100, 200))
-	g.at(40 * s).show(rec(6, "them", 100, 201))
-	assert.Equal(t, "them", g.Status().Holder, "an event that comes late")
+	g.at(40 * s).show(rec(6, "them", 100, 200))
+	assert.Equal(t, "them", g.Status().Holder, "an event, however late, is no answer")
 }
