@@ -11,6 +11,7 @@ type own struct {
 	dead        []Mark  // terms whose processes have ended, as their kubelet says (S13)
 	provenAt    Instant // when that was last said
 	past        []Mark  // terms after which another record was seen: nothing proves them dead (S13)
+	late        []int64 // renewTimes of writes of the last term that were in doubt when it ended: they may still be applied
 	suspended   bool    // the term has no authority at present, and others may have led unseen (S14)
 	overtaken   bool    // another holder was seen in this term: whatever follows is not ours (S6)
 	adopted     int     // writes in a row on top of a win of this candidate that it could not lead on
@@ -101,7 +102,7 @@ func (w *own) saw(before, o seen, phase Phase, identity string) {
 	// Once somebody else has written the Lease, be it a copy of the process that goes on with its term (S5), that term proves
 	// nothing any more, even if its record comes back.
 	renewed := before.exists && o.record.term() == before.record.term() && o.record.Renewed > before.record.Renewed
-	if o.exists && (!w.isOver(o) || renewed && !ours) {
+	if o.exists && (!w.isOver(o) || renewed && !ours && !slices.Contains(w.late, o.record.Renewed)) {
 		w.over = nil
 	}
 	if last := before.record.term(); last.Holder != "" && (!o.exists || o.record.term() != last) {
@@ -148,6 +149,9 @@ func (w own) afterwards(o seen, phase Phase, identity string) own {
 	w.suspended = false
 	if w.owns(&o, phase, identity) && w.wrote.Holder != "" {
 		next.over = append(next.over, w.wrote.term())
+		for _, d := range w.unconfirmed {
+			next.late = append(next.late, d.Renewed)
+		}
 	}
 	return next
 }
