@@ -19,9 +19,9 @@ import (
 
 // How many requests are under way at once in a Client; the rest wait in the process, where nothing counts against them,
 // and not in a server that has too much to do. A kube-apiserver allows 100 requests and watches on each connection. So,
-// whatever waits, there is one connection for these, a spare one, and one for each hundred of the other watches.
+// whatever waits, there are two connections for these, a spare one, and one for each hundred of the other watches.
 const (
-	maxRequests       = 50
+	maxRequests       = 100
 	maxSpare          = 50
 	maxSharingWatches = 50 // that share the connection of the requests
 )

@@ -103,6 +103,15 @@ func TestARequestWaitsForTheNextLeader(t *testing.T) {
 	})
 }
 
+func TestARequestThatWaitsIsServedHereAsSoonAsThisReplicaLeads(t *testing.T) {
+	inShop(t, func(s *shop) {
+		begin := time.Now()
+		r := s.joinWith(saysName("pod-1"), func(o *Options) { o.Wait = time.Hour })
+		require.Equal(s, "pod-1", r.get().Body.String())
+		require.Less(s, time.Since(begin), time.Minute)
+	})
+}
+
 func TestALeaderThatCannotBeReachedIs503AndABrokenConnectionIs502(t *testing.T) {
 	inShop(t, func(s *shop) {
 		_, standby := s.twoServers(saysName)

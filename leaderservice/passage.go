@@ -13,6 +13,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // A passage is a request that is being passed on.
@@ -45,7 +46,7 @@ func (f *forwarder) pass(to *route, w http.ResponseWriter, r *http.Request) (why
 	(&httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      f.opts.Transport,
-		FlushInterval:  -1, // streams, whatever their Content-Type says
+		FlushInterval:  time.Millisecond, // also for answers of a known length; of others, each part at once
 		ModifyResponse: p.answered,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { p.err = err },
 	}).ServeHTTP(w, out)

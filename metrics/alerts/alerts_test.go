@@ -161,9 +161,9 @@ func (w *world) outage(fault electortest.Fault, d time.Duration) {
 
 // roll replaces pods one by one, and each time the leader, which is the worst case: first a new pod comes, then the old
 // pod goes.
-func (w *world) roll(pods int, pause time.Duration) {
+func (w *world) roll(pods int, pause time.Duration, change ...func(*elector.Options)) {
 	for range pods {
-		w.start(w.api)
+		w.start(w.api, change...)
 		time.Sleep(pause)
 		w.leader().stop()
 		time.Sleep(100 * time.Millisecond)

@@ -57,12 +57,18 @@ func rough(w *world) {
 		o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(4500 * time.Millisecond); return nil }
 	}
 	w.deploy(3)
-	w.roll(3, 20*time.Second)
+	w.roll(3, 20*time.Second, func(o *elector.Options) { o.RecoveryDeadline = 5 * time.Minute })
 	time.Sleep(10 * time.Minute)
 	w.leader().kill()
 	w.start(w.api, deaf)
 	time.Sleep(10 * time.Minute)
 	w.outage(electortest.Fault{Err: electortest.Unavailable()}, 8*time.Second)
+	time.Sleep(10 * time.Minute)
+	for deafLeads(w) {
+		require.NoError(w, w.leader().el.StepDown(w.Context()))
+		time.Sleep(time.Minute)
+	}
+	w.outage(electortest.Fault{Err: electortest.Unavailable()}, 2*time.Minute)
 	time.Sleep(10 * time.Minute)
 	w.takeOver()
 	time.Sleep(10 * time.Minute)
