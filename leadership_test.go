@@ -11,6 +11,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/elector-go/elector/internal/protocol"
 )
 
 // A term being served, without an election around it.
@@ -196,3 +198,39 @@ func TestWhatMeetsInTheMomentThatATermIsSuspendedResumedOrLost(t *testing.T) {
 type roundTripperFunc func(req *http.Request) (*http.Response, error)
 
 func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// S14: suspension, as the term's own timer and readers see it.
+func TestASpellOfATermEndsWithItsAuthorityAndTheNextBeginsWithARenewal(t *testing.T) {
+	taken := func(ago time.Duration) protocol.Instant { return now().Add(-ago) }
+	for name, test := range map[string]struct {
+		change    func(l *activeTerm)
+		valid     bool
+		suspended bool
+		same      bool // the spell
+	}{
+		"a renewal in time":                   {func(l *activeTerm) { l.renewed(taken(0)) }, true, false, true},
+		"the protocol has read another clock": {func(l *activeTerm) { l.suspend() }, false, true, true},
+		"a renewal while it is suspended":     {func(l *activeTerm) { l.suspend(); l.renewed(taken(0)) }, true, false, false},
+		"one that is too old itself":          {func(l *activeTerm) { l.suspend(); l.renewed(taken(11 * time.Second)) }, false, true, true},
+		"one of a term that has to stop": {func(l *activeTerm) {
+			l.suspend()
+			l.cancel(&LostError{Reason: ReasonSteppedDown})
+			l.renewed(taken(0))
+		}, false, true, true},
+		"it runs out": {func(l *activeTerm) {
+			l.term.authority.Store(&authority{sent: taken(11 * time.Second)})
+			l.expire()
+		}, false, true, true},
+		"it runs out while the Lease is missing": {func(l *activeTerm) {
+			l.term.authority.Store(&authority{sent: taken(11 * time.Second), missing: true})
+			l.expire()
+		}, false, false, true},
+	} {
+		l := serve(t.Context(), anElector(time.Hour), 0)
+		spell := l.term.spell.Load()
+		test.change(l)
+		assert.Equal(t, test.valid, l.term.Valid(), name)
+		assert.Equal(t, test.suspended, !l.term.Suspended().IsZero(), name)
+		assert.Equal(t, test.same, l.term.spell.Load() == spell, name)
+	}
+}
