@@ -439,7 +439,7 @@ var mutants = []mutant{
 		"\t\tw.over = nil\n",
 		"\t\t_ = w.over\n"},
 	{"S5", "a copy's renewal does not end the proof that its term is over", ownFile,
-		"(!w.isOver(o) || renewed && !ours) {",
+		"(!w.isOver(o) || renewed && !ours && !slices.Contains(w.late, o.record.Renewed)) {",
 		"(!w.isOver(o) || false && renewed) {"},
 	{"S12", "a proof that comes after a record of another counts once that is gone", machineFile,
 		"\t\tm.own.over = nil\n",
