@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -549,6 +550,7 @@ func TestAnOutageThatBeginsInTheMiddleOfARequest(t *testing.T) {
 
 func inTheMiddle(w *world, o away, who, verb string, fault electortest.Fault) {
 	w.lenient = true
+	var mu sync.Mutex // guards all
 	var all []*replica
 	begun := false
 	strike := func(r *replica) {
@@ -557,17 +559,26 @@ func inTheMiddle(w *world, o away, who, verb string, fault electortest.Fault) {
 				return electortest.Fault{}
 			}
 			begun = true
-			time.AfterFunc(time.Millisecond, func() { w.begin(o, all...) })
+			time.AfterFunc(time.Millisecond, func() {
+				mu.Lock()
+				defer mu.Unlock()
+				w.begin(o, all...)
+			})
 			return fault
 		})
 	}
-	all = append(all, w.join("a", recovering(time.Hour)))
+	add := func(r *replica) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, r)
+	}
+	add(w.join("a", recovering(time.Hour)))
 	if who == "newcomer" {
 		strike(all[0])
 	} else {
 		w.awaitLeader(time.Second)
 	}
-	all = append(all, w.join("b", recovering(time.Hour)))
+	add(w.join("b", recovering(time.Hour)))
 	w.pass(10 * time.Second)
 	switch {
 	case who == "leader":
