@@ -71,7 +71,7 @@
 // While a term is suspended (see [Options.RecoveryDeadline]), another replica may lead, so two callbacks may run at once. Only
 // one of their terms is valid. A write without the gate has to carry [Term.Token] to something that checks it, or wait in
 // [Term.Await] first, and even then it may be under way when the term is suspended. If another replica has led meanwhile
-// and somebody writes the record of the suspended leader back, with both its times, the suspended leader cannot tell; see
+// and somebody writes the record of the suspended leader back, with both its times, the suspended leader does not notice; see
 // below.
 //
 // After a Lease was deleted, candidates that have seen it still wait until it would have expired, and its leader puts
