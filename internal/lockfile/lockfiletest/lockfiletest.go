@@ -16,8 +16,10 @@ func Inherit(from, to string) error {
 		return err
 	}
 	var contents struct{ State json.RawMessage }
-	if err := json.Unmarshal(data, &contents); err != nil {
-		return err
+	if len(data) > 0 { // it is empty until its writer has first stored something
+		if err := json.Unmarshal(data, &contents); err != nil {
+			return err
+		}
 	}
 	if err := os.Remove(to); err != nil && !os.IsNotExist(err) {
 		return err
