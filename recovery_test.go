@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -552,13 +553,12 @@ func inTheMiddle(w *world, o away, who, verb string, fault electortest.Fault) {
 	w.lenient = true
 	var mu sync.Mutex // guards all
 	var all []*replica
-	begun := false
+	var begun atomic.Bool
 	strike := func(r *replica) {
 		r.client.Intercept(func(req electortest.Request) electortest.Fault {
-			if req.Verb != verb || begun {
+			if req.Verb != verb || begun.Swap(true) {
 				return electortest.Fault{}
 			}
-			begun = true
 			time.AfterFunc(time.Millisecond, func() {
 				mu.Lock()
 				defer mu.Unlock()
@@ -590,7 +590,7 @@ func inTheMiddle(w *world, o away, who, verb string, fault electortest.Fault) {
 		w.deleteLease() // the leader puts it back
 	}
 	w.oneValid(10 * time.Second)
-	if !begun { // it sends no such request now
+	if !begun.Load() { // it sends no such request now
 		w.begin(o, all...)
 	}
 	w.oneValid(30 * time.Second)
