@@ -162,8 +162,7 @@ func (m *Machine) proceed() (changed bool) {
 		m.elapse()
 		d := m.decide(m.now)
 		if d.do == renew && m.isCopied() {
-			m.breakWith()
-			return true
+			return m.breakWith()
 		}
 		m.act(d)
 	case Releasing:

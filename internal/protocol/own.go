@@ -101,8 +101,7 @@ func (w *own) saw(before, o seen, phase Phase, identity string) {
 	}
 	// Once somebody else has written the Lease, be it a copy of the process that goes on with its term (S5), that term proves
 	// nothing any more, even if its record comes back.
-	renewed := before.exists && o.record.term() == before.record.term() && o.record.Renewed > before.record.Renewed
-	if o.exists && (!w.isOver(o) || renewed && !ours && !slices.Contains(w.late, o.record.Renewed)) {
+	if o.exists && (!w.isOver(o) || !ours && o.renews(before) && !slices.Contains(w.late, o.record.Renewed)) {
 		w.over = nil
 	}
 	if last := before.record.term(); last.Holder != "" && (!o.exists || o.record.term() != last) {

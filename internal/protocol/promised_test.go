@@ -141,14 +141,27 @@ func TestAProcessThatWasCopiedWhileItDrainsEndsItsTermAndThatOfTheCopy(t *testin
 }
 
 func TestATermOfItsOwnThatACopyGoesOnWithIsNotOver(t *testing.T) {
-	g := leader(t, cfg)
-	mine := g.own.wrote
-	g.at(11 * s).step(Event{Kind: Tick}).step(Event{Kind: Returned})
-	g.tick(16 * s).step(Event{Kind: Campaign})
-	require.Equal(t, StandingBy, g.phase)
-	require.NotEmpty(t, g.own.over)
-	g.show(rec(20, "me", mine.Acquired, mine.Renewed+1_000_001))
-	assert.Empty(t, g.own.over)
+	for name, test := range map[string]struct {
+		version uint64
+		later   int64 // than its own renewTime
+		over    bool
+	}{
+		"":                               {20, 1_000_001, false},
+		"after its clock was set back":   {20, -3_000_001, false},
+		"no: an older record comes back": {1, -3_000_001, true},
+		"no: only a label is new":        {20, 0, true},
+	} {
+		g := leader(t, cfg)
+		mine := g.own.wrote
+		g.at(11 * s).step(Event{Kind: Tick}).step(Event{Kind: Returned})
+		g.tick(16 * s).step(Event{Kind: Campaign})
+		require.Equal(t, StandingBy, g.phase)
+		require.NotEmpty(t, g.own.over)
+		r, asked := mine, at(17*s)
+		r.Version, r.Renewed = test.version, r.Renewed+test.later
+		g.observe(g.seen.see(r, asked, asked))
+		assert.Equal(t, test.over, len(g.own.over) > 0, name)
+	}
 }
 
 func TestACloneGoesOnByItself(t *testing.T) {

@@ -127,6 +127,13 @@ func (o *seen) succeeds(r Record, back bool) {
 	o.held = h
 }
 
+// renews reports whether the record was written after that of before, in the same term. Its renewTime is later, or its
+// version is: its writer's clock may have been set back.
+func (o *seen) renews(before seen) bool {
+	r, was := o.record, before.record
+	return r.term() == was.term() && r.Renewed != was.Renewed && (r.Renewed > was.Renewed || r.Version > was.Version)
+}
+
 func momentOf(r Record) moment { return moment{r.Version, r.Claim} }
 
 // remember keeps a moment.

@@ -9,9 +9,10 @@ import (
 
 // copied is what the checker knows of a process and its copies (S5).
 type copied struct {
-	family int32          // the first of them
-	until  time.Duration  // until then they may be inside at once
-	asked  protocol.Claim // the last that it has handed out: a copy may repeat it
+	family   int32          // the first of them, plus one
+	until    time.Duration  // until then they may be inside at once
+	asked    protocol.Claim // the last that it has handed out: a copy may repeat it
+	inherits int32          // whose StateDir it has: when the one that was copied is dead, the copy may be alive. 0 for none of those
 }
 
 // wrote reports whether the process, or a copy of it, is the author.
@@ -36,6 +37,7 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.armedAt = 0
 	p.mark, c.mark = protocol.Mark{}, protocol.Mark{} // the end of one proves nothing about the other
 	if c.place = nil; p.place != nil && p.place.locked == p {
+		p.place.copied = p.family
 		c.place = &place{marks: slices.Clone(p.place.marks), locked: c}
 	}
 	// One that is cut off goes on for RenewDeadline, may put right what the other has written, and go on for as long.
@@ -49,7 +51,7 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.cutRequests(p)
 	c.cutWatches(p)
 	c.arm()
-	w.push(event{at: until, kind: evCopies, who: c.index})
+	w.push(event{at: until + 1, kind: evCopies, who: c.index})
 }
 
 // noSlot is where a copy runs: nothing follows it there.
@@ -114,13 +116,23 @@ func (c *process) cutWatches(p *process) {
 
 // afterCopy reports whether one of two processes was copied so lately that both may be inside: the copy, or whoever comes
 // after the one that has let the Lease go, while the copy has not heard of that.
-func (w *world) afterCopy(a, b *served) bool { return w.now <= max(a.p.until, b.p.until) }
+// So may a copy, and whoever has the StateDir that its original has left behind.
+func (w *world) afterCopy(a, b *served) bool {
+	return w.now <= max(a.p.until, b.p.until) || b.p.inherits != 0 && b.p.inherits == a.p.family
+}
 
 // checkCopies judges that a process and its copies are not inside at once any more.
 func (w *world) checkCopies(c *process) {
+	if !slices.Contains(w.inside, c) {
+		return
+	}
 	for _, o := range w.inside {
-		if o != c && o.family == c.family && w.now >= o.until && slices.Contains(w.inside, c) {
+		switch a, b := w.servedBy(o), w.servedBy(c); {
+		case o == c || o.family != c.family || w.now <= o.until:
+		case a.token == b.token:
 			w.fail("S5", "%s and its copy %s are both inside", o.name(), c.name())
+		default:
+			w.overlap(a, b, "goes on")
 		}
 	}
 }
