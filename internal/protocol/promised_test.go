@@ -114,6 +114,9 @@ func TestWhatANewcomerLeavesBehindDoesNotFreeAnEarlierHoldersPromise(t *testing.
 	}
 	waits("made anew", made, func(g *rig) { g.show(freed(made, 400, 1)) })
 	waits("made anew, and its holder was not seen", Record{UID: "v"}, func(g *rig) { g.show(freed(made, 400, 1)) })
+	again := rec(2000, "other", 350, 351)
+	again.Transitions = 5 // won on the record that had come back, and was not seen
+	waits("won on one that has come back", again, func(g *rig) { g.show(freed(again, 400, 1)) })
 	waits("come back", back, func(g *rig) { g.show(freed(back, 400, 1)) })
 	waits("with notice", made, func(g *rig) { g.show(freed(made, 400, 2)) })
 	waits("the kubelet's word", made, func(g *rig) { g.step(Event{Kind: Died, Marks: []Mark{made.term()}}) })

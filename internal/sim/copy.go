@@ -40,10 +40,8 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 		p.place.copied = p.family
 		c.place = &place{marks: slices.Clone(p.place.marks), locked: c}
 	}
-	// One that is cut off goes on for RenewDeadline, may put right what the other has written, and go on for as long.
-	// Then it has the stop budget.
-	until := w.now + p.cfg.RenewDeadline + p.cfg.LeaseDuration + 2*noticingWall
-	p.until, c.until = until, until
+	p.mayOverlap()
+	c.mayOverlap()
 	w.processes, w.alive = append(w.processes, c), append(w.alive, c)
 	w.note(noteCopied, c.index, int64(p.index), 0, 0, "")
 	w.copyEvents(p, c)
@@ -51,7 +49,23 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.cutRequests(p)
 	c.cutWatches(p)
 	c.arm()
-	w.push(event{at: until + 1, kind: evCopies, who: c.index})
+}
+
+// mayOverlap gives a process and its copies as long as they may need from now on. One that is cut off goes on for
+// RenewDeadline, may put right what the other has written, and go on for as long. Then it has the stop budget.
+func (p *process) mayOverlap() {
+	p.until = p.world.now + p.cfg.RenewDeadline + p.cfg.LeaseDuration + 2*noticingWall
+	p.world.push(event{at: p.until + 1, kind: evCopies, who: p.index})
+}
+
+// giveCopiesTime gives those more that may still overlap. They find each other out by two records of the other within
+// RenewDeadline, and each fault may cost one.
+func (w *world) giveCopiesTime() {
+	for _, p := range w.alive {
+		if p.until >= w.now {
+			p.mayOverlap()
+		}
+	}
 }
 
 // noSlot is where a copy runs: nothing follows it there.
@@ -76,9 +90,10 @@ func (p *process) copyTerm(c *process) {
 	if !p.term.inside {
 		return
 	}
-	s := *w.servedBy(p)
+	i := slices.IndexFunc(w.terms, func(s served) bool { return s.p == p && s.gen == p.term.gen })
+	s := w.terms[i]
 	s.p = c
-	w.terms = append(w.terms, s)
+	w.terms = slices.Insert(w.terms, i, s) // no later than that of p
 	if slices.Contains(w.inside, p) {
 		w.in(c)
 	}
