@@ -39,13 +39,13 @@ func TestThirtyElectionsHaveOneConnection(t *testing.T) {
 	})
 }
 
-// Seven connections would do. Net/http makes some more while the streams of one fill up: 9 as a rule, 13 at times.
+// Two connections carry requests and 90 watches, the others 90 watches each.
 func TestSixHundredElectionsHaveFewConnectionsAndAllTheirWatches(t *testing.T) {
 	overWire(t, func(w *wire) {
 		all := w.elect(600, w.client())
 		time.Sleep(10 * time.Second)
 		w.oneTermEach(all)
-		assert.LessOrEqual(t, w.made(), 15, "connections")
+		assert.LessOrEqual(t, w.made(), 8, "connections")
 		assert.Equal(t, 600, w.watches())
 	})
 }
