@@ -780,7 +780,7 @@ var mutants = []mutant{
 	{"L2", "asks only after half of the duration", seenFile,
 		"limit = min(limit, 3*o.interval)",
 		"_ = limit"},
-	{"L2", "a watch that missed a change goes on", watchingFile,
+	{"L2", "the connection of a watch that missed a change is not suspect", watchingFile,
 		"if w.doubting && ev.Outcome == OK",
 		"if false && ev.Outcome == OK"},
 	{"L2", "asks on the connection of the watch that is in doubt", requestsFile,

@@ -80,13 +80,11 @@ func (m *Machine) check(d decision) decision {
 }
 
 // polled takes in that a GET sent at sent was answered, or has failed. If the watch was in doubt, and has missed what the
-// answer shows, it is dead (L2).
+// answer shows, its connection may be dead (L2). If it is not, the watch has time to show that, as after any answer.
 func (m *Machine) polled(sent Instant, ev Event) {
 	w := &m.watch
 	if w.doubting && ev.Outcome == OK && w.open && ev.Record.Version > w.latest {
 		m.emit(Effect{Kind: Suspect, ID: w.id, Sent: w.heard})
-		m.unwatch()
-		w.retryAt = m.now
 	}
 	w.asked, w.doubting = sent, false
 	w.pollAt = m.now.Add(m.RetryPeriod + m.pick(m.RetryPeriod/5))

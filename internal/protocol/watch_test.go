@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,9 +167,11 @@ func TestAStandbyAsksOnceAtAMomentOfItsOwnWhenRenewalsStopComing(t *testing.T) {
 		"it has missed a change":     {9, true},
 		"it has shown what there is": {5, false},
 	} {
-		m := watched(10*s, watching{open: true, latest: 5, doubting: true})
+		m := watched(10*s, watching{open: true, latest: 5, heard: at(3 * s), doubting: true})
+		m.out = nil
 		m.polled(at(9*s), Event{Outcome: OK, Record: Record{Version: c.version}})
-		assert.Equal(t, c.dead, m.watch.id == 0, name)
+		assert.Equal(t, c.dead, slices.Contains(m.out, Effect{Kind: Suspect, ID: m.watch.id, Sent: at(3 * s)}), name)
+		assert.True(t, m.watch.open, "as long as its connection is: an API server that is busy may be late")
 		assert.False(t, m.watch.doubting, name)
 	}
 }
