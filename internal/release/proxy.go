@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
+)
+
+// A proxy is a folder that the go command takes for a module proxy, with one version of the library.
+type proxy struct {
+	dir, version string
+	env          []string // for go commands that ask it
+}
+
+// newProxy makes an empty one. The commands that ask it have a module cache of their own, in which the version is gone when
+// the check has ended; what the usual cache has downloaded is taken from there.
+func newProxy(tmp, version string) (*proxy, error) {
+	out, err := command(".", nil, "go", "env", "GOMODCACHE", "GOPROXY")
+	if err != nil {
+		return nil, err
+	}
+	cache, proxies, _ := strings.Cut(strings.TrimSpace(out), "\n")
+	dir := filepath.Join(tmp, "proxy")
+	return &proxy{dir, version, []string{
+		"GOWORK=off",
+		"GOMODCACHE=" + filepath.Join(tmp, "mod"),
+		"GOPROXY=file://" + dir + ",file://" + filepath.Join(cache, "cache", "download") + "," + proxies,
+		"GOSUMDB=off",                                     // it does not know the version
+		"GOFLAGS=-modcacherw -buildvcs=false -trimpath", // trimmed, the build cache serves each temporary folder
+	}}, nil
+}
+
+// path is a module's path by its folder.
+func modulePath(folder string) string { return path.Join(library, folder) }
+
+// prepare makes of a tree what is tagged, and serves its modules.
+func (p *proxy) prepare(tree string) error {
+	if err := rewrite(tree, p.version); err != nil {
+		return err
+	}
+	for _, folder := range released {
+		dir := filepath.Join(tree, folder)
+		edit := []string{"go", "mod", "edit"}
+		for _, r := range released {
+			edit = append(edit, "-dropreplace="+modulePath(r))
+		}
+		if _, err := command(dir, nil, append(edit, p.requirements(dir)...)...); err != nil {
+			return err
+		}
+		if _, err := command(dir, p.env, "go", "mod", "tidy"); err != nil {
+			return err
+		}
+		if err := p.serve(dir, modulePath(folder)); err != nil {
+			return err
+		}
+	}
+	for _, folder := range others {
+		dir := filepath.Join(tree, folder)
+		if _, err := command(dir, nil, append([]string{"go", "mod", "edit"}, p.requirements(dir)...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requirements are the flags of go mod edit that raise what a module requires of the library to the version.
+func (p *proxy) requirements(dir string) (flags []string) {
+	text, _ := os.ReadFile(filepath.Join(dir, "go.mod"))
+	for _, r := range released {
+		if bytes.Contains(text, []byte("\t"+modulePath(r)+" v")) || bytes.Contains(text, []byte("require "+modulePath(r)+" v")) {
+			flags = append(flags, "-require="+modulePath(r)+"@"+p.version)
+		}
+	}
+	return append(flags, "-fmt")
+}
+
+// serve puts a module into the proxy.
+func (p *proxy) serve(dir, path string) error {
+	escaped, err := module.EscapePath(path)
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(p.dir, escaped, "@v")
+	var archive bytes.Buffer
+	if err := zip.CreateFromDir(&archive, module.Version{Path: path, Version: p.version}, dir); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	goMod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return err
+	}
+	info := fmt.Sprintf(`{"Version": %q, "Time": %q}`, p.version, time.Now().UTC().Format(time.RFC3339))
+	return errors.Join(
+		writeFile(filepath.Join(at, "list"), []byte(p.version+"\n")),
+		writeFile(filepath.Join(at, p.version+".info"), []byte(info)),
+		writeFile(filepath.Join(at, p.version+".mod"), goMod),
+		writeFile(filepath.Join(at, p.version+".zip"), archive.Bytes()),
+	)
+}
+
+// command runs a command in a folder and returns what it prints.
+func command(dir string, env []string, args ...string) (string, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("in %s: %s: %w\n%s%s", dir, strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
