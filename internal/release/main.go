@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -47,7 +48,7 @@ func main() {
 }
 
 // run makes the version of a copy of the working tree and tries it, or makes it in the tree itself.
-func run(root, version string, write bool) error {
+func run(root, version string, write bool) (err error) {
 	tmp, err := os.MkdirTemp("", "elector-release-")
 	if err != nil {
 		return err
@@ -57,6 +58,7 @@ func run(root, version string, write bool) error {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, p.close()) }()
 	tree := root
 	if !write {
 		tree = filepath.Join(tmp, "tree")

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -19,27 +20,46 @@ import (
 type proxy struct {
 	dir, version string
 	env          []string // for go commands that ask it
+	cache        string   // the module cache
+	lock         *os.File // held while the version may be in the module cache
 }
 
-// newProxy makes an empty one. The commands that ask it have a module cache of their own, in which the version is gone when
-// the check has ended; what the usual cache has downloaded is taken from there.
+// newProxy makes an empty one. The module cache is the usual one, so that only the library is compiled anew; close removes
+// the library from it.
 func newProxy(tmp, version string) (*proxy, error) {
 	out, err := command(".", nil, "go", "env", "GOMODCACHE", "GOPROXY")
 	if err != nil {
 		return nil, err
 	}
 	cache, proxies, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	dir := filepath.Join(tmp, "proxy")
-	return &proxy{dir, version, []string{
+	lock, err := os.Create(filepath.Join(os.TempDir(), "elector-release.lock"))
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	p := &proxy{dir: filepath.Join(tmp, "proxy"), version: version, cache: cache, lock: lock}
+	p.env = []string{
 		"GOWORK=off",
-		"GOMODCACHE=" + filepath.Join(tmp, "mod"),
-		"GOPROXY=file://" + dir + ",file://" + filepath.Join(cache, "cache", "download") + "," + proxies,
-		"GOSUMDB=off",                                     // it does not know the version
-		"GOFLAGS=-modcacherw -buildvcs=false -trimpath", // trimmed, the build cache serves each temporary folder
-	}}, nil
+		"GOPROXY=file://" + p.dir + "," + proxies,
+		"GOSUMDB=off", // it does not know the version
+		"GOFLAGS=-modcacherw -buildvcs=false",
+	}
+	return p, p.forget()
 }
 
-// path is a module's path by its folder.
+func (p *proxy) close() error {
+	return errors.Join(p.forget(), p.lock.Close())
+}
+
+// forget removes the library from the module cache: a real release of the version will be another one.
+func (p *proxy) forget() error {
+	owner := path.Dir(library)
+	return errors.Join(os.RemoveAll(filepath.Join(p.cache, owner)), os.RemoveAll(filepath.Join(p.cache, "cache/download", owner)))
+}
+
+// modulePath is a module's path by its folder.
 func modulePath(folder string) string { return path.Join(library, folder) }
 
 // prepare makes of a tree what is tagged, and serves its modules.

@@ -54,7 +54,9 @@ func (u *user) read(path string) (string, error) {
 	return string(text), err
 }
 
-func (u *user) write(path, text string) error { return writeFile(filepath.Join(u.dir, path), []byte(text)) }
+func (u *user) write(path, text string) error {
+	return writeFile(filepath.Join(u.dir, path), []byte(text))
+}
 
 // requires fails unless the folder's go.mod has the version of a module, and replaces nothing.
 func (u *user) requires(path string) error {
