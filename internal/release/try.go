@@ -143,18 +143,14 @@ func (u *user) metrics() error {
 
 // guide compiles the operators and the programs that were moved over, in a module with the versions of the examples.
 func (u *user) guide() error {
-	const path = library + "/examples/internal/migrating"
 	from := filepath.Join(u.tree, "examples")
-	sources, err := filepath.Glob(filepath.Join(from, "internal/migrating/*/*.go"))
-	if err != nil {
-		return err
-	}
-	deeper, err := filepath.Glob(filepath.Join(from, "internal/migrating/*/*/*.go"))
-	if err != nil {
-		return err
-	}
-	if sources = append(sources, deeper...); len(sources) < 10 {
-		return fmt.Errorf("there are only these: %v", sources)
+	var sources []string
+	for _, pattern := range []string{"internal/migrating/*/*.go", "internal/migrating/*/*/*.go", "internal/checksum/*.go"} {
+		files, err := filepath.Glob(filepath.Join(from, pattern))
+		if err != nil || len(files) == 0 {
+			return fmt.Errorf("%s: %v, %w", pattern, files, err)
+		}
+		sources = append(sources, files...)
 	}
 	for _, file := range append(sources, filepath.Join(from, "go.mod"), filepath.Join(from, "go.sum")) {
 		text, err := os.ReadFile(file)
@@ -162,7 +158,7 @@ func (u *user) guide() error {
 			return err
 		}
 		to, _ := filepath.Rel(from, file)
-		if err := u.write(to, strings.ReplaceAll(string(text), path, "my.domain/op/internal/migrating")); err != nil {
+		if err := u.write(to, strings.ReplaceAll(string(text), library+"/examples/", "my.domain/op/")); err != nil {
 			return err
 		}
 	}
