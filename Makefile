@@ -1,9 +1,9 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
+MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e internal/release
 
 .PHONY: test race servers quick e2e chaos scale bench lint sim mutants figures model migrating compat compat-build \
-	compat-leaderelection compat-operator compat-servers importers
+	compat-leaderelection compat-operator compat-servers compat-systems importers release release-check api
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
@@ -19,7 +19,8 @@ test: servers
 	go -C examples test -p 4 -timeout 15m ./... # they wait more than they work
 	go -C figures test -timeout 15m ./...
 	go -C metrics/alerts test -timeout 15m ./...
-	$(MAKE) importers
+	go -C internal/release test -timeout 5m ./...
+	$(MAKE) importers release-check
 	$(MAKE) e2e
 
 # The tests of the examples, of e2e and of cmd/elector under the race detector. Nightly.
@@ -135,3 +136,16 @@ OLDEST_SERVER = v1.31.14
 compat-servers:
 	sh internal/compat/servers.sh $(OLDEST_SERVER) bin/$(OLDEST_SERVER)
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/$(OLDEST_SERVER) go -C e2e test -count=1 -v -timeout 60m .
+
+# What a module proxy would serve of VERSION, tried in fresh folders as the READMEs will say. Nothing here is changed.
+VERSION = v$(shell sed -n '/^## /{s/^## \([0-9.]*\).*/\1/p;q;}' CHANGELOG.md)
+release-check:
+	go -C internal/release run . $(VERSION)
+
+# The commit that is tagged: CONTRIBUTING.md says what comes before it and after it.
+release:
+	go -C internal/release run . -write $(VERSION)
+
+# What has changed in the exported names since the last tag. It fails if something does not fit, and CHANGELOG.md does not say so.
+api:
+	sh internal/release/api.sh

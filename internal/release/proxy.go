@@ -45,6 +45,7 @@ func newProxy(tmp, version string) (*proxy, error) {
 		"GOPROXY=file://" + p.dir + "," + proxies,
 		"GOSUMDB=off", // it does not know the version
 		"GOFLAGS=-modcacherw -buildvcs=false",
+		"GODEBUG=goindex=0", // the build cache would keep an index of this version, as if it could never be another
 	}
 	return p, p.forget()
 }
