@@ -47,7 +47,7 @@ func main() {
 	fmt.Printf("release of %s: ok, %.0f s\n", flag.Arg(0), time.Since(began).Seconds())
 }
 
-// run makes the version of a copy of the working tree and tries it, or makes it in the tree itself.
+// run makes the version in a copy of the working tree and tries it, or has the working tree be that of the version.
 func run(root, version string, write bool) (err error) {
 	tmp, err := os.MkdirTemp("", "elector-release-")
 	if err != nil {
@@ -59,17 +59,35 @@ func run(root, version string, write bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	tree := root
-	if !write {
-		tree = filepath.Join(tmp, "tree")
-		if err := copyTree(root, tree); err != nil {
+	tree := filepath.Join(tmp, "tree") // what is not in the repository is in no release
+	if err := copyTree(root, tree); err != nil {
+		return err
+	}
+	if err := p.prepare(tree); err != nil {
+		return err
+	}
+	if write {
+		return copyBack(tree, root)
+	}
+	return try(p, tree, filepath.Join(tmp, "try"))
+}
+
+// copyBack copies what prepare has changed.
+func copyBack(from, to string) error {
+	changed := append([]string{changelog}, texts...)
+	for _, folder := range append(released, others...) {
+		changed = append(changed, filepath.Join(folder, "go.mod"), filepath.Join(folder, "go.sum"))
+	}
+	for _, path := range changed {
+		text, err := os.ReadFile(filepath.Join(from, path))
+		if err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(to, path), text); err != nil {
 			return err
 		}
 	}
-	if err := p.prepare(tree); err != nil || write {
-		return err
-	}
-	return try(p, tree, filepath.Join(tmp, "try"))
+	return nil
 }
 
 // copyTree copies the files that git knows or would add.

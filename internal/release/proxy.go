@@ -68,6 +68,10 @@ func (p *proxy) prepare(tree string) error {
 	if err := rewrite(tree, p.version); err != nil {
 		return err
 	}
+	license, err := os.ReadFile(filepath.Join(tree, "LICENSE"))
+	if err != nil {
+		return err
+	}
 	for _, folder := range released {
 		dir := filepath.Join(tree, folder)
 		edit := []string{"go", "mod", "edit"}
@@ -78,6 +82,9 @@ func (p *proxy) prepare(tree string) error {
 			return err
 		}
 		if _, err := command(dir, p.env, "go", "mod", "tidy"); err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(dir, "LICENSE"), license); err != nil { // so does the go command, and it counts for go.sum
 			return err
 		}
 		if err := p.serve(dir, modulePath(folder)); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,7 +15,9 @@ var texts = []string{"README.md", "cmd/elector/README.md", "examples/MIGRATING.m
 
 var both = regexp.MustCompile(`(?s)<!-- until the release -->\n.*?\n<!-- from the release on\n(.*?\n)-->\n`)
 
-// changed are the documents of a tree, as they are from a release on.
+const changelog = "CHANGELOG.md"
+
+// rewrite has the documents of a tree say what they say from the release on, and dates the version's part of the change log.
 func rewrite(tree, version string) error {
 	for _, name := range texts {
 		file := filepath.Join(tree, name)
@@ -28,21 +29,17 @@ func rewrite(tree, version string) error {
 			return err
 		}
 	}
-	file := filepath.Join(tree, "CHANGELOG.md")
+	file := filepath.Join(tree, changelog)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	heading := "## " + strings.TrimPrefix(version, "v") + " – "
-	_, after, found := strings.Cut(string(text), heading)
-	if !found {
-		return fmt.Errorf("CHANGELOG.md has no heading %q", heading)
+	if !strings.Contains(string(text), heading) {
+		return fmt.Errorf("%s has no heading %q", changelog, heading)
 	}
-	if after, found = strings.CutPrefix(after, "unreleased\n"); !found {
-		return errors.New("CHANGELOG.md: " + version + " is released already")
-	}
-	dated := heading + time.Now().Format(time.DateOnly) + "\n"
-	return os.WriteFile(file, []byte(strings.Replace(string(text), heading+"unreleased\n", dated, 1)), 0o644)
+	dated := strings.Replace(string(text), heading+"unreleased\n", heading+time.Now().UTC().Format(time.DateOnly)+"\n", 1)
+	return os.WriteFile(file, []byte(dated), 0o644)
 }
 
 // blocks are the blocks of a document in a language.
