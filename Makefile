@@ -103,7 +103,7 @@ LIBRARY = . ./electortest/... ./leaderelection/...
 # A go.mod of its own for the version of client-go that is in the shell's variable v.
 MODFILE = mkdir -p bin && cp go.mod bin/$$v.mod && cp go.sum bin/$$v.sum && \
 	go get -modfile=bin/$$v.mod k8s.io/client-go@$$v k8s.io/api@$$v k8s.io/apimachinery@$$v && go mod tidy -modfile=bin/$$v.mod
-compat: compat-build compat-leaderelection
+compat: compat-build compat-leaderelection compat-systems
 	go run ./internal/compat -build
 	GOTOOLCHAIN=$(OLDEST_GO) go test -timeout 30m ./...
 	go test -modfile=bin/$(NEWEST).mod $(TESTS) $(LIBRARY)
@@ -114,6 +114,18 @@ compat-build:
 	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
 	v=$(NEWEST) && $(MODFILE) && go vet -modfile=bin/$$v.mod $(LIBRARY)
 	GOARCH=386 CGO_ENABLED=0 go vet ./...
+	for os in $(SYSTEMS); do GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+
+# All that runs on other systems, with its tests, which are linked and not run. Those of e2e and examples need Unix's signals.
+SYSTEMS = windows darwin
+compat-systems:
+	@for os in $(SYSTEMS); do \
+		export GOOS=$$os CGO_ENABLED=0; \
+		for m in . metrics operator cmd/elector figures; do \
+			echo "$$os: $$m"; (cd $$m && go vet ./... && go test -c -o /dev/null ./...) || exit 1; \
+		done; \
+		for m in e2e examples; do echo "$$os: $$m, without its tests"; go -C $$m build ./... || exit 1; done; \
+	done
 
 compat-leaderelection:
 	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./leaderelection || exit 1; done
