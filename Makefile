@@ -1,9 +1,9 @@
 # Only Go, gcc, make and git are needed: everything else is a Go module, built and cached by the go command.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e
+MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e internal/release
 
 .PHONY: test race servers quick e2e chaos scale bench lint sim mutants figures model migrating compat compat-build \
-	compat-leaderelection compat-operator compat-servers importers
+	compat-leaderelection compat-operator compat-servers compat-systems importers release release-check api
 
 # Everything. The first run builds a kube-apiserver and an etcd, which takes some minutes. The race detector, for which
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
@@ -19,7 +19,8 @@ test: servers
 	go -C examples test -p 4 -timeout 15m ./... # they wait more than they work
 	go -C figures test -timeout 15m ./...
 	go -C metrics/alerts test -timeout 15m ./...
-	$(MAKE) importers
+	go -C internal/release test -timeout 5m ./...
+	$(MAKE) importers release-check
 	$(MAKE) e2e
 
 # The tests of the examples, of e2e and of cmd/elector under the race detector. Nightly.
@@ -102,7 +103,7 @@ LIBRARY = . ./electortest/... ./leaderelection/...
 # A go.mod of its own for the version of client-go that is in the shell's variable v.
 MODFILE = mkdir -p bin && cp go.mod bin/$$v.mod && cp go.sum bin/$$v.sum && \
 	go get -modfile=bin/$$v.mod k8s.io/client-go@$$v k8s.io/api@$$v k8s.io/apimachinery@$$v && go mod tidy -modfile=bin/$$v.mod
-compat: compat-build compat-leaderelection
+compat: compat-build compat-leaderelection compat-systems
 	go run ./internal/compat -build
 	GOTOOLCHAIN=$(OLDEST_GO) go test -timeout 30m ./...
 	go test -modfile=bin/$(NEWEST).mod $(TESTS) $(LIBRARY)
@@ -113,6 +114,18 @@ compat-build:
 	GOTOOLCHAIN=$(OLDEST_GO) go vet ./...
 	v=$(NEWEST) && $(MODFILE) && go vet -modfile=bin/$$v.mod $(LIBRARY)
 	GOARCH=386 CGO_ENABLED=0 go vet ./...
+	for os in $(SYSTEMS); do GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+
+# All that runs on other systems, with its tests, which are linked and not run. Those of e2e and examples need Unix's signals.
+SYSTEMS = windows darwin
+compat-systems:
+	@for os in $(SYSTEMS); do \
+		export GOOS=$$os CGO_ENABLED=0; \
+		for m in . metrics operator cmd/elector figures; do \
+			echo "$$os: $$m"; (cd $$m && go vet ./... && go test -c -o /dev/null ./...) || exit 1; \
+		done; \
+		for m in e2e examples; do echo "$$os: $$m, without its tests"; go -C $$m build ./... || exit 1; done; \
+	done
 
 compat-leaderelection:
 	for v in $(BETWEEN); do $(MODFILE) && go test -modfile=bin/$$v.mod ./leaderelection || exit 1; done
@@ -135,3 +148,16 @@ OLDEST_SERVER = v1.31.14
 compat-servers:
 	sh internal/compat/servers.sh $(OLDEST_SERVER) bin/$(OLDEST_SERVER)
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/$(OLDEST_SERVER) go -C e2e test -count=1 -v -timeout 60m .
+
+# What a module proxy would serve of VERSION, tried in fresh folders as the READMEs will say. Nothing here is changed.
+VERSION = v$(shell sed -n '/^## /{s/^## \([0-9.]*\).*/\1/p;q;}' CHANGELOG.md)
+release-check:
+	go -C internal/release run . $(VERSION)
+
+# The commit that is tagged: CONTRIBUTING.md says what comes before it and after it.
+release:
+	go -C internal/release run . -write $(VERSION)
+
+# What has changed in the exported names since the last tag. It fails if something does not fit, and CHANGELOG.md does not say so.
+api:
+	sh internal/release/api.sh

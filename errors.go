@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/elector-go/elector/internal/protocol"
+
+	"github.com/elector-go/elector/internal/reading"
 )
 
 var (
@@ -103,6 +105,8 @@ func (e *LostError) givenUp() bool {
 // why is the reason with what is known of it.
 func (e *LostError) why() string {
 	switch {
+	case e.Reason == ReasonTakenOver && e.Holder == reading.Pauser:
+		return fmt.Sprintf("%v by a pause of the election", e.Reason)
 	case e.Reason == ReasonTakenOver && e.Holder != "":
 		return fmt.Sprintf("%v by %q", e.Reason, e.Holder)
 	case e.Reason == ReasonDuplicateIdentity:

@@ -126,8 +126,11 @@ func TestOperationsExplainsEachLineOfTheLog(t *testing.T) {
 	require.Greater(t, len(lines), 30)
 	_, log, _ := strings.Cut(page, "\n## The log\n")
 	log, _, _ = strings.Cut(log, "\n## ")
+	rows := map[string]bool{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]*)` \\|").FindAllStringSubmatch(log, -1) {
 		assert.True(t, lines[row[1]], "OPERATIONS.md explains a line that is not logged: %s", row[1])
+		assert.False(t, rows[row[1]], "OPERATIONS.md explains twice: %s", row[1])
+		rows[row[1]] = true
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector/internal/protocol"
+	"github.com/elector-go/elector/internal/reading"
 )
 
 // An EventRecorder records Kubernetes Events. The EventRecorder of client-go/tools/record is one. For that of
@@ -53,7 +54,11 @@ func (r *reporter) holder(holder string) {
 	if r.opts.OnNewLeader != nil {
 		r.holders.add(func() { r.opts.OnNewLeader(holder) })
 	}
-	if holder != r.opts.Identity {
+	switch holder {
+	case r.opts.Identity:
+	case reading.Pauser:
+		r.log.Info("The election is paused: nobody leads until it is resumed, or the pause is over")
+	default:
 		r.log.Info("New leader", "leader", holder)
 	}
 }

@@ -1,14 +1,16 @@
 package elector_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"context"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector/electortest"
 )
@@ -61,5 +63,23 @@ func TestTheStartOfEachCampaignIsLogged(t *testing.T) {
 		require.NoError(w, a.el.StepDown(w.Context()))
 		time.Sleep(time.Second)
 		assert.Equal(w, 2, count(a.log(), "Campaigning"))
+	})
+}
+
+func TestAPauseIsLoggedAsOne(t *testing.T) {
+	inWorld(t, func(w *world) {
+		replicas := []*replica{w.join("a"), w.join("b")}
+		leader := w.awaitLeader(time.Second)
+		time.Sleep(time.Minute)
+		w.kubectl(func(l *coordinationv1.Lease) {
+			now := metav1.NowMicro()
+			l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = ptr.To("paused"), ptr.To(int32(3600)), &now
+		})
+		time.Sleep(time.Minute)
+		for _, r := range replicas {
+			assert.Equal(w, 1, count(r.log(), "The election is paused"), r.name)
+			assert.Zero(w, count(r.log(), `"leader"="paused"`)-count(r.log(), "Lost the lease"), r.name)
+		}
+		assert.Equal(w, 1, count(leader.log(), "taken over by a pause of the election"))
 	})
 }

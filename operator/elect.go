@@ -91,14 +91,17 @@ func Elect(cfg *rest.Config, opts *manager.Options, more ...func(*elector.Option
 }
 
 func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options)) (*managerLock, error) {
+	if opts == nil {
+		return nil, errors.New("operator: opts: required: the *manager.Options that manager.New is given after this")
+	}
 	if !opts.LeaderElection {
 		return nil, nil
 	}
-	cfg = cmp.Or(opts.LeaderElectionConfig, cfg)
+	cfg, missing := electionConfig(cfg, opts)
 	events := &events{cfg: cfg}
 	o, err := electorOptions(opts, events, more)
 	inner, also := leaderelection.NewLockForConfig(cfg, o)
-	if err := errors.Join(err, also); err != nil {
+	if err := errors.Join(missing, err, also); err != nil {
 		return nil, fmt.Errorf("operator: %w", mistake.Reword(err, names))
 	}
 	events.source = inner.Identity()
@@ -120,6 +123,15 @@ func elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options
 			"Leave it out, and the Lease is kept until they have stopped", "gracefulShutdownTimeout", limit)
 	}
 	return l, nil
+}
+
+// electionConfig is the config for the election. Where there is none, an empty one stands for it, so that what else is wrong
+// is found, too.
+func electionConfig(cfg *rest.Config, opts *manager.Options) (*rest.Config, error) {
+	if cfg = cmp.Or(opts.LeaderElectionConfig, cfg); cfg == nil {
+		return &rest.Config{}, errors.New("cfg: required: a *rest.Config, as from ctrl.GetConfig")
+	}
+	return cfg, nil
 }
 
 // New is manager.New, and ctrl.NewManager, with Elect before it. It is for programs that have no variable for their options:

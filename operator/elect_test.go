@@ -91,6 +91,22 @@ func TestMistakesAreNamedByTheManagersOptions(t *testing.T) {
 	}
 }
 
+func TestWithoutAConfigTheErrorSaysWhatIsMissing(t *testing.T) {
+	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop"}
+	const missing = "operator: cfg: required: a *rest.Config, as from ctrl.GetConfig"
+	_, err := Elect(nil, &opts)
+	require.EqualError(t, err, missing)
+	_, err = New(nil, opts)
+	require.EqualError(t, err, missing)
+	_, err = NewManager(nil, opts, func(manager.Manager) error { return nil })
+	require.EqualError(t, err, missing)
+	_, err = Elect(&rest.Config{}, nil)
+	require.ErrorContains(t, err, "operator: opts: required: ")
+	opts.LeaderElectionConfig = &rest.Config{}
+	_, err = Elect(nil, &opts)
+	require.NoError(t, err)
+}
+
 func TestTheElectorsOtherOptionsCanBeSet(t *testing.T) {
 	opts := manager.Options{LeaderElection: true, LeaderElectionID: "orders", LeaderElectionNamespace: "shop"}
 	el, err := Elect(&rest.Config{}, &opts, func(o *elector.Options) { o.Identity = "shop-7" })

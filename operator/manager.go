@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +95,7 @@ func NewManager(cfg *rest.Config, opts manager.Options, setup func(manager.Manag
 
 // elect makes the elector, and switches the manager's own election off.
 func (m *Manager) elect(cfg *rest.Config, opts *manager.Options, more []func(*elector.Options)) error {
-	cfg = cmp.Or(opts.LeaderElectionConfig, cfg)
+	cfg, missing := electionConfig(cfg, opts)
 	m.events.cfg = cfg
 	o, err := electorOptions(opts, &m.events, more)
 	if o.Run != nil {
@@ -104,7 +103,7 @@ func (m *Manager) elect(cfg *rest.Config, opts *manager.Options, more []func(*el
 	}
 	o.Run = m.runTerm
 	el, also := elector.NewForConfig(cfg, o)
-	if err := errors.Join(err, also); err != nil {
+	if err := errors.Join(missing, err, also); err != nil {
 		return mistake.Reword(err, names)
 	}
 	m.events.source = el.Status().Identity

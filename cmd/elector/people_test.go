@@ -120,6 +120,9 @@ func TestStatusAdvises(t *testing.T) {
 		{"late", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-9 * time.Second) }},
 		{"in the future", "in the future", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(time.Minute) }},
 		{"late by a third", "the holder is late", reading.Held, func(l *coordinationv1.Lease) { l.Spec.RenewTime.Time = now.Add(-6 * time.Second) }},
+		{"of a long Lease, and well", "", reading.Held, func(l *coordinationv1.Lease) {
+			*l.Spec.LeaseDurationSeconds, l.Spec.RenewTime.Time = 3600, now.Add(-29*time.Second)
+		}},
 		{"edited", "when it has stayed the same for 15s", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil }},
 		{"blanked", "The holder's name was removed, which is no release", reading.Edited, func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }},
 		{"without a duration", "Candidates take it for 15s", reading.Held, func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil }},

@@ -124,10 +124,16 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	t.Parallel()
 	s := &stage{t: t, namespace: namespaceOf(t), kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
-	require.NoError(t, shared.CreateNamespace(t.Context(), s.namespace))
-	require.NoError(t, shared.GrantLeases(t.Context(), user, s.namespace, "get", "create", "update", "watch", "patch"))
-	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
+	s.grant("get", "create", "update", "watch", "patch")
 	return s
+}
+
+// grant makes the namespace, and gives the user rights on its Leases.
+func (s *stage) grant(verbs ...string) {
+	s.t.Helper()
+	require.NoError(s.t, shared.CreateNamespace(s.t.Context(), s.namespace))
+	require.NoError(s.t, shared.GrantLeases(s.t.Context(), user, s.namespace, verbs...))
+	require.NoError(s.t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
 }
 
 var namespaces atomic.Int64

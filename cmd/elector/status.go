@@ -202,18 +202,30 @@ func (r *report) adviseHeld(t target, read reading.Reading, now time.Time) {
 	case r.State == reading.Expired:
 		r.advise("By this machine's clock the Lease expired %s ago. If the last renewal has moved when you run this again, the clocks differ and the holder is well.", short(now.Sub(*r.Expires)))
 		r.advise("If not, %s, and no candidate has taken over: check that one runs, its log, and its rights (get, update, watch). Do not delete the Lease: a free or expired one is taken by itself.", r.gone())
-	case now.Sub(*r.LastRenewal) > max(binds/3, 2*time.Second): // a healthy one renews more often
-		left := r.Expires.Sub(now)
-		r.advise("The last renewal is %s old, of %s: the holder is late. If it goes on like this, another takes over in %s.", short(now.Sub(*r.LastRenewal)), short(binds), short(left))
-		if left > 15*time.Second {
-			r.advise("If you know that the holder is dead, nobody has to wait for that: elector free %s --the-holder-is-dead", t)
-		}
+	case now.Sub(*r.LastRenewal) > min(max(binds/3, 2*time.Second), rare):
+		r.adviseLate(t, now.Sub(*r.LastRenewal), r.Expires.Sub(now))
 	}
 	if r.StepDown != nil && r.State == reading.Held {
 		r.advise("The holder was asked to step down, and still leads: its work may be draining. If this stays, the holder does not know the annotation %s: delete its pod instead.", stepDownAnnotation)
 	}
 	if binds < 5*time.Second {
 		r.advise("A duration of %s leaves little time for a slow API server: the durations can be checked with Options.Promise.", short(binds))
+	}
+}
+
+// rare is how often a healthy holder renews at least, whatever its LeaseDuration, unless its RetryPeriod is as long: the
+// Lease does not say that.
+const rare = 30 * time.Second
+
+// adviseLate is for a holder that has not renewed for longer than one that is well.
+func (r *report) adviseLate(t target, age, left time.Duration) {
+	late := "the holder is late"
+	if age <= r.binds/3 {
+		late = "the holder is late, unless it renews so rarely (the default is every 2s)"
+	}
+	r.advise("The last renewal is %s old, of %s: %s. If it goes on like this, another takes over in %s.", short(age), short(r.binds), late, short(left))
+	if left > 15*time.Second {
+		r.advise("If you know that the holder is dead, nobody has to wait for that: elector free %s --the-holder-is-dead", t)
 	}
 }
 

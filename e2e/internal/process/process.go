@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"time"
 )
 
@@ -70,11 +69,12 @@ func (p *Process) Signal(sig os.Signal) error {
 	return nil
 }
 
-// Stop ends the process: SIGTERM, and SIGKILL if it is still there after grace. It returns when the process is gone.
+// Stop ends the process: SIGTERM, and SIGKILL if it is still there after grace; on Windows SIGKILL at once. It returns when
+// the process is gone.
 func (p *Process) Stop(grace time.Duration) {
-	// A suspended process does not see SIGTERM before it is continued.
-	_ = p.Signal(syscall.SIGCONT)
-	_ = p.Signal(syscall.SIGTERM)
+	for _, sig := range ask {
+		_ = p.Signal(sig)
+	}
 	select {
 	case <-p.done:
 		return
