@@ -74,7 +74,9 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 	if exits {
 		promise, _ := opts.Promise() // what is wrong with it NewLock says
 		opts.OnOverrun = func(term elector.Term) {
-			die(promise.StopBudget/8, nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
+			die(promise.StopBudget/8, func(log klog.Logger) {
+				log.Error(nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
+			})
 		}
 	}
 	l, err := NewLock(lease.Client, opts)
@@ -131,11 +133,11 @@ func optionsOf(config LeaderElectionConfig) elector.Options {
 }
 
 // die says why the process ends, and ends it within limit: the log may block, and another replica leads soon.
-func die(limit time.Duration, err error, why string, kv ...any) {
+func die(limit time.Duration, say func(log klog.Logger)) {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		background().Error(err, why, kv...)
+		say(background())
 		klog.Flush()
 	}()
 	select {

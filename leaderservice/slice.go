@@ -61,14 +61,13 @@ func (p *publication) keep(ctx context.Context) {
 		case err != nil:
 			wait = retryInterval
 			if err.Error() != p.said {
-				p.failed(ctx, err, "The Service may not lead to the leader")
+				p.say(ctx, func(log klog.Logger) { log.Error(err, "The Service may not lead to the leader") })
 			}
 			p.said = err.Error()
 		default:
 			if wrote {
-				p.log.write(klog.FromContext(ctx), func(log klog.Logger) {
-					log.Info("The Service leads to this replica", "endpointSlice", klog.KRef(p.opts.Namespace, p.opts.Name),
-						"address", p.opts.Address, "pod", p.opts.Pod, "term", p.term.Token())
+				p.say(ctx, func(log klog.Logger) {
+					log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod)
 				})
 			}
 			p.said = ""
@@ -79,13 +78,14 @@ func (p *publication) keep(ctx context.Context) {
 		}
 	}
 	if err := p.withdraw(ctx); err != nil {
-		p.failed(ctx, err, "The Service may lead here until the next leader's first write")
+		p.say(ctx, func(log klog.Logger) { log.Error(err, "The Service may lead here until the next leader's first write") })
 	}
 }
 
-func (p *publication) failed(ctx context.Context, err error, what string) {
+// say logs with the EndpointSlice's name and the term.
+func (p *publication) say(ctx context.Context, line func(log klog.Logger)) {
 	p.log.write(klog.FromContext(ctx), func(log klog.Logger) {
-		log.Error(err, what, "endpointSlice", klog.KRef(p.opts.Namespace, p.opts.Name), "term", p.term.Token())
+		line(log.WithValues("endpointSlice", klog.KRef(p.opts.Namespace, p.opts.Name), "term", p.term.Token()))
 	})
 }
 
