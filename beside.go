@@ -1,6 +1,7 @@
 package elector
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -41,9 +42,16 @@ func (q *callQueue) add(call func()) {
 }
 
 func (q *callQueue) drain() {
+	done := false
+	defer func() {
+		if !done {
+			q.running.Go(q.drain) // a call has ended its goroutine, as the Fatal of a test does
+		}
+	}()
 	for call := q.next(); call != nil; call = q.next() {
 		call()
 	}
+	done = true
 }
 
 // next takes the next call, or the report of those that were dropped after it. It returns nil when there is nothing left.
@@ -81,23 +89,24 @@ func (q *callQueue) wait(limit time.Duration) {
 
 // logBeside is a log that the election does not wait for.
 type logBeside struct {
-	log   klog.Logger
-	calls *callQueue
+	log    klog.Logger
+	calls  *callQueue
+	values []any // on each line. The log itself takes them beside, too: it is the user's
 }
 
 // WithValues returns the log with more values on each line.
 func (l logBeside) WithValues(kv ...any) logBeside {
-	return logBeside{l.log.WithValues(kv...), l.calls}
+	return logBeside{l.log, l.calls, append(slices.Clip(l.values), kv...)}
 }
 
 // Info logs what happens.
 func (l logBeside) Info(msg string, kv ...any) {
-	l.calls.add(func() { l.log.Info(msg, kv...) })
+	l.calls.add(func() { l.log.WithValues(l.values...).Info(msg, kv...) })
 }
 
 // Error logs what somebody has to do something about.
 func (l logBeside) Error(err error, msg string, kv ...any) {
-	l.calls.add(func() { l.log.Error(err, msg, kv...) })
+	l.calls.add(func() { l.log.WithValues(l.values...).Error(err, msg, kv...) })
 }
 
 // metricsBeside is a Metrics that the election does not wait for.

@@ -38,6 +38,8 @@ type Client struct {
 
 // NewClient returns a Client. cfg itself is not changed.
 //
+// Warnings of the API go to the WarningHandler of cfg, or to klog; the requests do not wait for it.
+//
 // Where cfg has a Transport, the connections of that Transport are used as they are. Requests are sent in protobuf, unless
 // cfg has a ContentType. A bearer token file is read anew at least each minute, and when the API has refused the token.
 func NewClient(cfg *rest.Config) (*Client, error) {
@@ -54,6 +56,7 @@ func NewClient(cfg *rest.Config) (*Client, error) {
 func newClient(cfg *rest.Config) (*Client, error) {
 	cfg.UserAgent = cmp.Or(cfg.UserAgent, rest.DefaultKubernetesUserAgent()) + "/leader-election"
 	cfg.RateLimiter, cfg.QPS = nil, -1
+	cfg.WarningHandler = &warningsBeside{WarningHandler: cmp.Or[rest.WarningHandler](cfg.WarningHandler, rest.WarningLogger{})}
 	cfg.Timeout = 0 // it would end the watch too; each attempt has a limit of its own
 	if cfg.ContentType == "" {
 		cfg.ContentType = runtime.ContentTypeProtobuf
@@ -78,6 +81,18 @@ func newClient(cfg *rest.Config) (*Client, error) {
 	}
 	leases, err := coordinationv1client.NewForConfigAndClient(cfg, &http.Client{Transport: rt})
 	return &Client{leases: leases, links: ls}, err
+}
+
+// warningsBeside hands the API's warnings on in order. Client-go does that before it returns an answer, and the log may
+// block (L13).
+type warningsBeside struct {
+	rest.WarningHandler
+	calls callQueue
+}
+
+// HandleWarningHeader does not wait.
+func (w *warningsBeside) HandleWarningHeader(code int, agent, text string) {
+	w.calls.add(func() { w.WarningHandler.HandleWarningHeader(code, agent, text) })
 }
 
 // readAnewWhenRefused has the file of a bearer token read again after a 401. By itself client-go does so once a minute. A

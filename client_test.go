@@ -96,6 +96,44 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 	}
 }
 
+// warnings handles none until it is opened.
+type warnings struct {
+	opened chan struct{}
+	got    chan string
+}
+
+func (w warnings) HandleWarningHeader(_ int, _ string, text string) {
+	<-w.opened
+	w.got <- text
+}
+
+func TestNoRequestWaitsForAWarningToBeHandled(t *testing.T) {
+	api := electortest.NewServer()
+	defer api.Close()
+	server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Warning", `299 - "a policy says so"`)
+		serveLeases(api).ServeHTTP(w, r)
+	}))
+	handler := warnings{make(chan struct{}), make(chan string)}
+	cfg := server.config()
+	cfg.WarningHandler = handler
+	client, err := elector.NewClient(cfg)
+	require.NoError(t, err)
+	answered := make(chan error)
+	go func() {
+		_, err := client.Leases(namespace).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: objectMeta(name)}, metav1.CreateOptions{})
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		require.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the request waits")
+	}
+	close(handler.opened)
+	require.Equal(t, "a policy says so", <-handler.got)
+}
+
 func TestElectorsOfOneClientLeaveNothingBehind(t *testing.T) {
 	api := electortest.NewServer()
 	defer api.Close()

@@ -92,7 +92,7 @@ func follows(t *testing.T, f func(m *morgue, d *deaths, log *[]string)) {
 		m := newMorgue()
 		var lines []string
 		log := logr.New(funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}).GetSink())
-		d := newDeaths(t.Context(), logBeside{log, &callQueue{}}, m, orders)
+		d := newDeaths(t.Context(), logBeside{log: log, calls: &callQueue{}}, m, orders)
 		f(m, d, &lines)
 		d.stop()
 		synctest.Wait()
@@ -237,7 +237,7 @@ func TestALeaveThatHangsOrFailsIsNotWaitedFor(t *testing.T) {
 }
 
 func TestWithoutDeathsThereIsNothingToDo(t *testing.T) {
-	d := newDeaths(t.Context(), logBeside{logr.Discard(), &callQueue{}}, nil, orders)
+	d := newDeaths(t.Context(), logBeside{log: logr.Discard(), calls: &callQueue{}}, nil, orders)
 	d.record(termOf("a", 1))
 	d.won()
 	d.follow(heldFor(termOf("a", 1), 0, 0))

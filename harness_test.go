@@ -85,8 +85,9 @@ type replica struct {
 	err     error         // what it returned
 	drain   time.Duration // how long the callback takes to return once its ctx has ended
 	work    func(ctx context.Context) error
-	gate    func() // blocks while the replica is suspended; nil if it never is
-	decides func() // see gated
+	gate    func()       // blocks while the replica is suspended; nil if it never is
+	decides func()       // see gated
+	sink    logr.LogSink // in place of the log below; nil for none
 	logged  []string
 }
 
@@ -176,6 +177,9 @@ func (w *world) everybody() []*replica {
 }
 
 func (r *replica) logger() logr.Logger {
+	if r.sink != nil {
+		return logr.New(r.sink)
+	}
 	return funcr.New(func(_, args string) {
 		if r.gate != nil {
 			r.gate()

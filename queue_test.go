@@ -1,7 +1,10 @@
 package elector
 
 import (
+	"reflect"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
@@ -49,4 +52,56 @@ func TestCallsBehindOneThatBlocksAreKeptInOrderUpToALimitAndTheRestIsCounted(t *
 	close(block)
 	r.wait()
 	assert.InDelta(t, 100, numbers.n["Events"], 1)
+}
+
+// As the Fatal of a test does that is called in OnNewLeader.
+func TestACallThatEndsItsGoroutineDoesNotEndTheOthers(t *testing.T) {
+	var q callQueue
+	made := 0
+	for range 3 {
+		q.add(func() { made++; runtime.Goexit() })
+	}
+	q.wait(0)
+	assert.Equal(t, 3, made)
+}
+
+// stuck is Metrics of which each method blocks.
+type stuck struct {
+	NoMetrics
+	open chan struct{}
+}
+
+func (s stuck) Term(types.NamespacedName, Term)                                           { <-s.open }
+func (s stuck) Lost(types.NamespacedName, Reason)                                         { <-s.open }
+func (s stuck) Renewed(types.NamespacedName, time.Duration, time.Duration, time.Duration) { <-s.open }
+func (s stuck) HandedOver(types.NamespacedName, time.Duration)                            { <-s.open }
+func (s stuck) Overrun(types.NamespacedName)                                              { <-s.open }
+func (s stuck) Request(types.NamespacedName, string, error)                               { <-s.open }
+func (s stuck) Dropped(types.NamespacedName, string, int)                                 { <-s.open }
+
+func TestNoMethodOfMetricsIsWaitedFor(t *testing.T) {
+	s := stuck{open: make(chan struct{})}
+	e := anElector(0)
+	e.opts.Metrics = s
+	m := newMetricsBeside(e)
+	for i := range reflect.TypeFor[Metrics]().NumMethod() {
+		method := reflect.TypeFor[Metrics]().Method(i)
+		if !method.IsExported() {
+			continue
+		}
+		call := reflect.ValueOf(m).MethodByName(method.Name)
+		args := make([]reflect.Value, call.Type().NumIn())
+		for i := range args {
+			args[i] = reflect.Zero(call.Type().In(i))
+		}
+		called := make(chan struct{})
+		go func() { call.Call(args); close(called) }()
+		select {
+		case <-called:
+		case <-time.After(10 * time.Second):
+			t.Error(method.Name, "is called in line")
+		}
+	}
+	close(s.open)
+	m.calls.wait(0)
 }

@@ -35,7 +35,7 @@ type reporter struct {
 }
 
 func newReporter(e *Elector, log klog.Logger) reporter {
-	l := logBeside{log, &callQueue{}}
+	l := logBeside{log: log, calls: &callQueue{}}
 	dropped := func(what string) *callQueue {
 		return &callQueue{dropped: func(n int) {
 			l.Info("Calls were dropped, because an earlier one did not return for long", "calls", what, "dropped", n)

@@ -273,7 +273,7 @@ func (l *Lock) hold(ctx context.Context, r *round) {
 	}
 }
 
-// warn logs once that client-go's RenewDeadline is too long for a loss to be acted on in time.
+// warn logs once that client-go's RenewDeadline is too long for a loss to be acted on in time. Nothing waits for the log.
 func (l *Lock) warn(ctx context.Context, left time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,7 +281,7 @@ func (l *Lock) warn(ctx context.Context, left time.Duration) {
 		return
 	}
 	l.warned = true
-	klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be leaderelection.LockRenewDeadline: client-go acts on a loss only after it",
+	go klog.FromContext(ctx).Error(nil, "The RenewDeadline of this LeaderElectionConfig should be leaderelection.LockRenewDeadline: client-go acts on a loss only after it",
 		"lease", l.name, "renewDeadline", left.Round(time.Millisecond), "want", LockRenewDeadline)
 }
 

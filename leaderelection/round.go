@@ -284,9 +284,9 @@ func (l *Lock) end(r *round) {
 		ctx, cancel := context.WithTimeout(context.Background(), resignNotice/2)
 		defer cancel()
 		err := l.elector.Resign(ctx, resignNotice)
-		klog.Background().Error(err, "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends, so that another replica can lead",
-			"lease", l.name, "term", r.term, "drainLimit", l.drainLimit)
-		klog.Flush()
-		exit(1)
+		die(resignNotice/4, func(log klog.Logger) {
+			log.Error(err, "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends, so that another replica can lead",
+				"lease", l.name, "term", r.term, "drainLimit", l.drainLimit)
+		})
 	})
 }

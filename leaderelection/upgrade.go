@@ -18,8 +18,11 @@ import (
 	"github.com/elector-go/elector/internal/optional"
 )
 
-// exit ends the process after an overrun. A variable for tests.
-var exit = os.Exit
+// What ends the process after an overrun, and where that is said. Variables for tests.
+var (
+	exit       = os.Exit
+	background = klog.Background
+)
 
 // Upgrade returns config with a [Lock] in place of its *resourcelock.LeaseLock: for the same Lease, by the same client,
 // with the same identity, labels, event recorder and durations. RunOrDie and NewLeaderElector call it. Call it to get at
@@ -69,7 +72,12 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 	}
 	exits := opts.OnOverrun == nil
 	if exits {
-		opts.OnOverrun = overrun
+		promise, _ := opts.Promise() // what is wrong with it NewLock says
+		opts.OnOverrun = func(term elector.Term) {
+			die(promise.StopBudget/8, func(log klog.Logger) {
+				log.Error(nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
+			})
+		}
 	}
 	l, err := NewLock(lease.Client, opts)
 	if err != nil {
@@ -124,10 +132,18 @@ func optionsOf(config LeaderElectionConfig) elector.Options {
 	return opts
 }
 
-// overrun is OnOverrun unless it is set.
-func overrun(term elector.Term) {
-	klog.Background().Error(nil, "OnStartedLeading has not returned after a loss, and another replica may lead soon: this process ends", "term", term)
-	klog.Flush()
+// die says why the process ends, and ends it within limit: the log may block, and another replica leads soon.
+func die(limit time.Duration, say func(log klog.Logger)) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		say(background())
+		klog.Flush()
+	}()
+	select {
+	case <-said:
+	case <-time.After(limit):
+	}
 	exit(1)
 }
 

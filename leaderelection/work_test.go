@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -250,9 +253,7 @@ func TestADrainThatLastsLongerThanDrainLimitEndsTheProcessBeforeAnotherLeads(t *
 	}{
 		"stopped": {func(*program) {}, func(a *program) { a.stop() }, false},
 		"stepped down": {func(*program) {}, func(a *program) {
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			_ = a.lock.Elector().StepDown(ctx)
+			_ = a.lock.Elector().StepDown(canceled())
 		}, false},
 		"stopped without ReleaseOnCancel": {func(p *program) { p.config.ReleaseOnCancel = false }, func(a *program) { a.stop() }, true},
 		"stopped without ReleaseOnCancel, and run again": {func(p *program) { p.config.ReleaseOnCancel = false }, func(a *program) {
@@ -299,6 +300,65 @@ func TestTheProcessSaysWhyItEnds(t *testing.T) {
 		f.pass(6 * time.Second)
 		require.True(t, exited())
 		require.Contains(t, log(), "OnStartedLeading has not returned within DrainLimit of being asked to: this process ends")
+	})
+}
+
+// blocking is a log that blocks until it is opened.
+func blocking() (log klog.Logger, open func()) {
+	opened := make(chan struct{})
+	return funcr.New(func(string, string) { <-opened }, funcr.Options{}), func() { close(opened) }
+}
+
+func TestTheProcessEndsBeforeAnotherLeadsThoughTheLogBlocks(t *testing.T) {
+	for name, c := range map[string]struct {
+		end func(a *program)
+		by  time.Duration
+	}{
+		"a drain": {func(a *program) { _ = a.lock.Elector().StepDown(canceled()) }, 5*time.Second + 1900*time.Millisecond}, // resigned with a notice of 2 s
+		"a loss":  {func(a *program) { a.client.Partition(electortest.Both) }, 14900 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, func(f *fleet) { // which fails when two work at once
+				hang, exited := hangs(t, f)
+				a := f.start("a", hang)
+				f.await(time.Second, nil)
+				f.start("b")
+				f.pass(10 * time.Second)
+				log, open := blocking()
+				defer open()
+				defer leaderelection.SetLog(log)()
+				c.end(a)
+				f.pass(c.by)
+				require.True(t, exited())
+				f.await(2*time.Second, a)
+			})
+		})
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestAWarningOfTheLocksIsNotWaitedFor(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		lock, err := leaderelection.NewLock(f.api.Client("a").CoordinationV1(), elector.Options{Namespace: namespace, Name: name, Identity: "a"})
+		require.NoError(t, err)
+		ctx, stop := context.WithTimeout(f.Context(), 10*time.Second) // a RenewDeadline of 10 s
+		defer stop()
+		_, _, err = lock.Get(ctx)
+		require.NoError(t, err)
+		record := resourcelock.LeaderElectionRecord{HolderIdentity: "a"}
+		require.NoError(t, lock.Update(ctx, record))
+		log, open := blocking()
+		defer open()
+		begin := time.Now()
+		require.NoError(t, lock.Update(klog.NewContext(ctx, log), record))
+		require.Less(t, time.Since(begin), 6*time.Second, "half of the time that ctx leaves it")
+		require.NoError(t, lock.Update(context.Background(), resourcelock.LeaderElectionRecord{}))
+		require.Empty(t, *f.lease().Spec.HolderIdentity)
 	})
 }
 

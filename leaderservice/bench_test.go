@@ -39,7 +39,7 @@ func BenchmarkForward(b *testing.B) {
 		},
 		Transport: transport,
 	}
-	flushing := &httputil.ReverseProxy{Rewrite: plain.Rewrite, Transport: transport, FlushInterval: -1} // as Forward
+	flushing := &httputil.ReverseProxy{Rewrite: plain.Rewrite, Transport: transport, FlushInterval: -1}
 	opts := options("10.0.0.2")
 	opts.Transport = transport
 	service, err := New(&client{store: &store{slice: sliceOf("pod-1", "10.0.0.1")}}, opts)

@@ -92,7 +92,7 @@ var notSaid = &trouble{answer: "the leader has not said yet where it is"}
 // refuse answers a request that was not answered by the leader.
 func (f *forwarder) refuse(w http.ResponseWriter, r *http.Request, why *trouble) {
 	if why.log != nil && r.Context().Err() == nil && f.mayLog(why.answer) {
-		why.log(klog.FromContext(r.Context()), why.cause)
+		f.log.write(klog.FromContext(r.Context()), func(log klog.Logger) { why.log(log, why.cause) })
 	}
 	if why.sent {
 		http.Error(w, why.answer, http.StatusBadGateway)

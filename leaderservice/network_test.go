@@ -159,6 +159,7 @@ func inNetwork(t *testing.T, f func(n *network)) {
 // A standby is a replica without an election: who leads is as the test says.
 type standby struct {
 	handler http.Handler
+	forward http.Handler // the same, with the logger of each request's own context
 	slices  *client
 	log     *logLines
 	leader  atomic.Pointer[string]
@@ -180,6 +181,7 @@ func (n *network) standby(address string, change ...func(*Options)) *standby {
 	forward := service.Forward(
 		func() string { s.asked.Add(1); return *s.leader.Load() },
 		http.HandlerFunc(func(http.ResponseWriter, *http.Request) { s.local.Add(1) }))
+	s.forward = forward
 	log := funcr.New(s.log.add, funcr.Options{})
 	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		forward.ServeHTTP(w, r.WithContext(logr.NewContext(r.Context(), log)))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"k8s.io/klog/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -14,6 +13,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // A passage is a request that is being passed on.
@@ -99,6 +100,7 @@ func notReached(log klog.Logger, cause error) { log.Error(cause, "The leader can
 func (p *passage) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = p.opts.Scheme, p.to.host, r.In.Host
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // ReverseProxy takes out what it cannot parse; that is for the leader to judge
+	r.Out.Trailer = r.In.Trailer           // the server fills it when the body has been read; ReverseProxy has copied it before that
 	r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
 	r.SetXForwarded()
 	r.Out.Header.Add(forwardedBy, p.to.guard)

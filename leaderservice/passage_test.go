@@ -1,6 +1,7 @@
 package leaderservice
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -177,6 +178,90 @@ func TestOverHTTP2ItIsTheSame(t *testing.T) {
 			require.Equal(n, "x", answer)
 			require.Equal(n, "HTTP/2.0", protocol)
 		}
+	})
+}
+
+func TestTheTrailerOfARequestIsPassedOn(t *testing.T) {
+	inNetwork(t, func(n *network) {
+		var got http.Header
+		n.serve("10.0.0.1:8080", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			got = r.Trailer
+		}))
+		s := n.standby("10.0.0.2")
+		s.leads("pod-1", "10.0.0.1")
+		r := request(http.MethodPost, io.NopCloser(strings.NewReader("text")))
+		r.Trailer = http.Header{"X-Sum": {"1"}}
+		code, answer := n.send("10.0.0.2", r)
+		require.Equal(n, http.StatusOK, code, answer)
+		require.Equal(n, http.Header{"X-Sum": {"1"}}, got)
+	})
+}
+
+func TestEachPartOfAnAnswerIsPassedOnWhenItComes(t *testing.T) {
+	inNetwork(t, func(n *network) {
+		n.serve("10.0.0.1:8080", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "5") // which a proxy keeps back
+			for i := range 5 {
+				fmt.Fprint(w, i)
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second)
+			}
+		}))
+		s := n.standby("10.0.0.2")
+		s.leads("pod-1", "10.0.0.1")
+		conn, err := n.dial(n.Context(), "tcp", "10.0.0.2:8080")
+		require.NoError(n, err)
+		defer conn.Close()
+		begin := time.Now()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(n, err)
+		for i := range 5 {
+			part := make([]byte, 1)
+			_, err := io.ReadFull(resp.Body, part)
+			require.NoError(n, err)
+			require.Equal(n, fmt.Sprint(i), string(part))
+			require.Less(n, time.Since(begin), time.Duration(i)*time.Second+100*time.Millisecond)
+		}
+	})
+}
+
+func TestAConnectionThatWasUpgradedAtTheLeaderEndsWhenAnotherLeads(t *testing.T) {
+	inNetwork(t, func(n *network) {
+		ended := make(chan struct{})
+		n.serve("10.0.0.1:8080", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			defer close(ended)
+			conn, buf, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+			_, _ = io.Copy(conn, buf)
+		}))
+		s := n.standby("10.0.0.2")
+		s.leads("pod-1", "10.0.0.1")
+		conn, err := n.dial(n.Context(), "tcp", "10.0.0.2:8080")
+		require.NoError(n, err)
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, nil)
+		require.NoError(n, err)
+		require.Equal(n, http.StatusSwitchingProtocols, resp.StatusCode)
+		fmt.Fprintln(conn, "hello")
+		line, err := in.ReadString('\n')
+		require.NoError(n, err)
+		require.Equal(n, "hello\n", line)
+		time.Sleep(time.Minute)
+
+		s.leads("pod-3", "10.0.0.3")
+		begin := time.Now()
+		_, err = in.ReadByte()
+		require.ErrorIs(n, err, io.EOF)
+		<-ended
+		require.LessOrEqual(n, time.Since(begin), watchInterval)
 	})
 }
 

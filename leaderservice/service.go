@@ -76,6 +76,7 @@ type Service struct {
 
 	news signal // for requests that wait: it is worth while to try now
 
+	log    logBeside
 	met    sync.Map // the guards of EndpointSlices that were seen
 	metAny atomic.Bool
 }

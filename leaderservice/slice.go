@@ -53,7 +53,6 @@ type publication struct {
 
 // keep keeps this replica's address in the EndpointSlice until ctx ends, and then empties it.
 func (p *publication) keep(ctx context.Context) {
-	log := klog.FromContext(ctx).WithValues("endpointSlice", klog.KRef(p.opts.Namespace, p.opts.Name))
 	for ctx.Err() == nil {
 		wait := checkInterval
 		wrote, err := p.write(ctx, true)
@@ -62,12 +61,14 @@ func (p *publication) keep(ctx context.Context) {
 		case err != nil:
 			wait = retryInterval
 			if err.Error() != p.said {
-				log.Error(err, "The Service may not lead to the leader", "term", p.term.Token())
+				p.say(ctx, func(log klog.Logger) { log.Error(err, "The Service may not lead to the leader") })
 			}
 			p.said = err.Error()
 		default:
 			if wrote {
-				log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod, "term", p.term.Token())
+				p.say(ctx, func(log klog.Logger) {
+					log.Info("The Service leads to this replica", "address", p.opts.Address, "pod", p.opts.Pod)
+				})
 			}
 			p.said = ""
 		}
@@ -77,8 +78,15 @@ func (p *publication) keep(ctx context.Context) {
 		}
 	}
 	if err := p.withdraw(ctx); err != nil {
-		log.Error(err, "The Service may lead here until the next leader's first write", "term", p.term.Token())
+		p.say(ctx, func(log klog.Logger) { log.Error(err, "The Service may lead here until the next leader's first write") })
 	}
+}
+
+// say logs with the EndpointSlice's name and the term.
+func (p *publication) say(ctx context.Context, line func(log klog.Logger)) {
+	p.log.write(klog.FromContext(ctx), func(log klog.Logger) {
+		line(log.WithValues("endpointSlice", klog.KRef(p.opts.Namespace, p.opts.Name), "term", p.term.Token()))
+	})
 }
 
 // withdraw empties the EndpointSlice. It tries until that is done or useless, for withdrawLimit. A term that is lost

@@ -43,6 +43,17 @@ func TestAProgramThatForksAwayIsGoneBeforeTheRelease(t *testing.T) {
 	}
 }
 
+// It was not there when the others were asked to end. Without a grace nothing but the end of the lease would kill it.
+func TestWhatAProcessLeavesBehindAsItEndsIsAskedToEndToo(t *testing.T) {
+	s := newStage(t)
+	r := s.run(`(trap 'setsid sleep 999 & echo left=$!; exit' TERM; echo ready=1; while :; do sleep 0.05; done) & sleep 0.5; exit 7`, "--grace=0")
+	r.pid("ready")
+	left := r.pid("left")
+	require.Equal(t, 7, r.exitCode())
+	require.False(t, alive(left))
+	require.Empty(t, s.holder())
+}
+
 // beJoiner is a process that joins the group of the elector whose program it is.
 func beJoiner() int {
 	above := map[int]int{}
@@ -85,7 +96,9 @@ func beLeaderless() int {
 		fmt.Printf("leaderless=%d\n", os.Getpid())
 		time.Sleep(time.Hour)
 	}()
-	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // function main, and TestMain, stays on the first thread
+	// Function main, and TestMain, stays on the first thread. With RawSyscall that would end as a thread that still runs Go
+	// code: a garbage collection that was under way waits for it, and the other goroutines with that.
+	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
 	return 1
 }
 
@@ -200,6 +213,7 @@ func TestTheProgramIsReadyWhileItStandsBy(t *testing.T) {
 	s.gone(first)
 	again := standby.child(standby.cmd.Process.Pid, os.Args[0], guardHelper)
 	require.NotEqual(t, guard, again, "the next term's")
+	require.Equal(t, 1, strings.Count(standby.String(), "Became leader"), "before that begins")
 }
 
 // between is the time between two lines of the log.

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Tryout starts the repository's own kube-apiserver and etcd, to try elector on a machine with nothing but Go, until Ctrl-C.
 //
 //	go -C cmd/elector run ./tryout
