@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -53,6 +54,7 @@ type Options struct {
 	// Every process needs its own, also after a restart: processes with the same identity cannot be distinguished in the
 	// Lease, in Events and in logs. It does not make them unsafe. A candidate recognises its term by its own writes,
 	// not by its identity, so it waits until the record of a namesake or of its own predecessor expires, and logs that.
+	// It must have no control characters.
 	Identity string
 
 	// Run is the work of the leader. Required. Its ctx ends when leadership ends, or when the ctx of Elector.Run does.
@@ -194,6 +196,9 @@ func (o Options) checkNames() (errs []error) {
 	}
 	if msgs := validation.ValidateNamespaceName(o.Namespace, false); o.Namespace != "" && len(msgs) > 0 {
 		errs = append(errs, mistake.In("Namespace", "%q is not a namespace's name: %s", o.Namespace, strings.Join(msgs, "; ")))
+	}
+	if strings.ContainsFunc(o.Identity, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		errs = append(errs, mistake.In("Identity", "%q: must have no control characters: it stands in the Lease, in Events and in logs", o.Identity))
 	}
 	if o.Run == nil {
 		errs = append(errs, mistake.In("Run", "required: the function to run while leading"))

@@ -52,6 +52,8 @@ func TestEveryMistakeInOptionsIsNamedWithItsField(t *testing.T) {
 		"a stop budget that clocks use up": {func(o *Options) { o.LeaseDuration, o.RenewDeadline = time.Hour, time.Hour-3*time.Second }, "by at least 3.6s"},
 		"a subdomain as the name":          {func(o *Options) { o.Name = "orders.example.com" }, ""},
 		"an identity of one's own ":        {func(o *Options) { o.Identity = "pod-0" }, ""},
+		"an identity with a space":         {func(o *Options) { o.Identity = "Größe 5" }, ""},
+		"an identity of two lines":         {func(o *Options) { o.Identity = "a\nb" }, `Options.Identity: "a\nb": must have no control characters`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := valid()

@@ -77,6 +77,9 @@ func TermFrom(ctx context.Context) (Term, bool) {
 	return t, ok
 }
 
+// IsZero reports whether t is the zero Term, as of a Follow or before a first term.
+func (t Term) IsZero() bool { return t.term == nil }
+
 // Token returns a number that grows with every term on this Lease, whoever leads, and even if the Lease is deleted in
 // between. It is a fencing token: store it with the data you write, and refuse a write whose token is smaller than the
 // stored one. Then no past leader can do harm.

@@ -52,7 +52,7 @@ func passed(cfg *rest.Config, el *elector.Elector) *rest.Config {
 
 // RoundTrip lets a request pass while there is no term to protect.
 func (p *passing) RoundTrip(req *http.Request) (*http.Response, error) {
-	if p.elector.Status().Term == (elector.Term{}) {
+	if p.elector.Status().Term.IsZero() {
 		return p.next.RoundTrip(req)
 	}
 	return p.holding.RoundTrip(req)
