@@ -7,5 +7,11 @@ func SetExit(f func(code int)) (restore func()) {
 	return func() { exit = was }
 }
 
-// Unknown is unknown, for a config of a newer client-go.
-var Unknown = unknown
+// Unknown and RecoveryOf are unknown and recoveryOf, for configs of a newer client-go.
+var (
+	Unknown    = unknown
+	RecoveryOf = recoveryOf
+)
+
+// NoLimit is noLimit.
+const NoLimit = noLimit
