@@ -177,6 +177,23 @@ func TestRecoveryLetsATermGoOnThroughAnOutage(t *testing.T) {
 	}
 }
 
+// Wherever client-go is in its sleep of LockRetryPeriod, it has closed the gate when the authority ends.
+func TestTheGateIsClosedInTime(t *testing.T) {
+	recovering := recovers(t, 0)
+	for renewals := range 40 {
+		inFleet(t, func(f *fleet) {
+			a := f.start("a", recovering)
+			f.await(time.Second, nil)
+			f.pass(time.Duration(renewals) * 2 * time.Second)
+			a.breaks()
+			f.pass(time.Until(a.lock.Elector().Status().Term.ValidUntil()) - 50*time.Millisecond)
+			require.True(f, a.writes())
+			f.gated(100*time.Millisecond, nil, a)
+			require.False(f, a.writes())
+		})
+	}
+}
+
 // A term of client-go's Run that is lost ends it, and the next Run of the same LeaderElector can lead.
 func TestWithRecoveryALossEndsRun(t *testing.T) {
 	for what, c := range map[string]struct {
@@ -243,8 +260,12 @@ func TestRunEndsWithItsContextWhileATermIsSuspended(t *testing.T) {
 				a.stop()
 				f.gated(3*time.Second, func() bool { return !a.isRunning() && f.leader() == nil }, a)
 				a.client.Intercept(nil)
+				b := f.start("b", recovering)
+				f.gated(20*time.Second, func() bool { return f.leader() == b && b.writes() }, a, b)
 				a.run()
-				f.gated(20*time.Second, func() bool { return f.leader() == a && a.writes() }, a)
+				f.gated(time.Second, nil, a, b)
+				b.stop()
+				f.gated(20*time.Second, func() bool { return f.leader() == a && a.writes() }, a, b)
 				for line := range strings.Lines(log()) {
 					require.False(f, strings.HasPrefix(line, "E") && strings.Contains(line, " leaderelection.go:"), line)
 				}
