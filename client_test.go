@@ -145,7 +145,7 @@ func TestWhatIsPutAroundAClientSeesEachRequestAlsoOnTheSpareConnection(t *testin
 		}
 		all := w.elect(1, w.client().Wrap(around(&inner)).Wrap(around(&outer)))
 		time.Sleep(time.Minute)
-		w.conns[0].dead.Store(true)
+		w.kill(0)
 		time.Sleep(time.Minute)
 		w.oneTermEach(all)
 		assert.Greater(t, w.made(), 1)

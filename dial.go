@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,48 +18,49 @@ import (
 	"k8s.io/client-go/transport"
 )
 
-// How many requests are under way at once in a Client; the rest wait in the process, where nothing counts against them,
-// and not in a server that has too much to do. A kube-apiserver allows 100 requests and watches on each connection. So,
-// whatever waits, there are two connections for these, a spare one, and one for each hundred of the other watches.
+// How many requests and watches go over a connection. A kube-apiserver allows 100 on each; some are left for those that
+// are being given up, so that net/http never dials because a connection is full. Two connections carry requests. What they
+// have no room for waits in the process, where nothing counts against it, and not in a server that has too much to do.
 const (
-	maxRequests       = 100
-	maxSpare          = 50
-	maxSharingWatches = 50 // that share the connection of the requests
+	maxRequests      = 45
+	maxWatches       = 45 // beside the requests
+	maxOnlyWatches   = 90
+	maxSpareRequests = 50
 )
 
-// links are the ways of a Client to the API: for requests, for second attempts, and for the watches that would leave the
-// requests too little room. They choose by the request's ctx, which has an attempt, and by its query.
+// links are the ways of a Client to the API: for requests, for watches, and for second attempts. They choose by the
+// request's ctx, which has an attempt, and by its query.
 type links struct {
-	requests, spare, watches *link
-
-	sharing chan struct{} // one for each watch on the link of the requests
+	first, second, spare *link
+	newLink              func(requests, watches int) *link
 
 	certificates bool        // the user is known by a client certificate
+	old          atomic.Bool // the server has no HTTP/2
 	idle         *time.Timer // closes connections that are not used
 
 	mu    sync.Mutex // guards what follows
 	users int        // Runs that have not returned
 	conns map[*conn]struct{}
+	more  []*link // for the watches that the first two have no room for
 }
 
 // idleLimit is how long a connection is kept that is not used, where no Run or only the spare link could need it.
 const idleLimit = 90 * time.Second
 
 func newLinks(tc *transport.Config) (*links, error) {
-	ls := &links{
-		sharing:      make(chan struct{}, maxSharingWatches),
-		certificates: tc.HasCertAuth() || tc.HasCertCallback(),
-		conns:        map[*conn]struct{}{},
+	tlsConfig, err := transport.TLSConfigFor(tc)
+	if err != nil {
+		return nil, err
 	}
-	for _, l := range []struct {
-		link  **link
-		slots int
-	}{{&ls.requests, maxRequests}, {&ls.spare, maxSpare}, {&ls.watches, 0}} {
-		var err error
-		if *l.link, err = ls.newLink(tc, l.slots); err != nil {
-			return nil, err
+	ls := &links{certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
+	ls.newLink = func(requests, watches int) *link {
+		return &link{
+			links: ls, requests: make(chan struct{}, requests), watches: make(chan struct{}, watches),
+			http1: ls.http1(tc, tlsConfig), http2: ls.http2(tc, tlsConfig),
 		}
 	}
+	ls.first, ls.second = ls.newLink(maxRequests, maxWatches), ls.newLink(maxRequests, maxWatches)
+	ls.spare = ls.newLink(maxSpareRequests, 0)
 	ls.idle = time.AfterFunc(idleLimit, ls.closeIdle)
 	return ls, nil
 }
@@ -67,16 +69,18 @@ func newLinks(tc *transport.Config) (*links, error) {
 func (ls *links) closeIdle() {
 	ls.spare.closeIdle()
 	ls.mu.Lock()
-	used := ls.users > 0
+	used, more := ls.users > 0, slices.Clone(ls.more)
 	ls.mu.Unlock()
-	if !used {
-		ls.requests.closeIdle()
-		ls.watches.closeIdle()
+	if used {
+		return
+	}
+	for _, l := range append(more, ls.first, ls.second) {
+		l.closeIdle()
 	}
 }
 
 // WrappedRoundTripper lets client-go find the transport behind.
-func (ls *links) WrappedRoundTripper() http.RoundTripper { return ls.requests.http2 }
+func (ls *links) WrappedRoundTripper() http.RoundTripper { return ls.first.http2 }
 
 // RoundTrip carries a request out.
 func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -86,11 +90,12 @@ func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case isWatch(req.URL):
-		return ls.watch(req)
+		l := ls.roomForWatch()
+		return l.carryWith(l.watches, req)
 	case a != nil && a.spare:
-		return ls.spare.RoundTrip(req)
+		return ls.ask(req, ls.spare, ls.spare)
 	default:
-		return ls.requests.RoundTrip(req)
+		return ls.ask(req, ls.first, ls.second)
 	}
 }
 
@@ -98,14 +103,41 @@ func isWatch(u *url.URL) bool {
 	return strings.Contains(u.RawQuery, "watch=") && u.Query().Get("watch") != "false"
 }
 
-// watch opens a watch. It takes none of the slots of the requests.
-func (ls *links) watch(req *http.Request) (*http.Response, error) {
+// ask carries a request out when one of two links has room for it, the first if it can be.
+func (ls *links) ask(req *http.Request, first, second *link) (*http.Response, error) {
 	select {
-	case ls.sharing <- struct{}{}:
+	case first.requests <- struct{}{}:
+		return first.carryWith(first.requests, req)
 	default:
-		return ls.watches.carry(req)
 	}
-	return ls.requests.carryWith(ls.sharing, req)
+	select {
+	case first.requests <- struct{}{}:
+		return first.carryWith(first.requests, req)
+	case second.requests <- struct{}{}:
+		return second.carryWith(second.requests, req)
+	case <-req.Context().Done():
+		if req.Body != nil {
+			req.Body.Close() // as a RoundTripper has to
+		}
+		return nil, context.Cause(req.Context())
+	}
+}
+
+// roomForWatch takes room for a watch, and returns the link that has it.
+func (ls *links) roomForWatch() *link {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range append([]*link{ls.first, ls.second}, ls.more...) {
+		select {
+		case l.watches <- struct{}{}:
+			return l
+		default:
+		}
+	}
+	l := ls.newLink(0, maxOnlyWatches)
+	l.watches <- struct{}{}
+	ls.more = append(ls.more, l)
+	return l
 }
 
 // use keeps connections open until unuse.
@@ -172,60 +204,56 @@ func (c *conn) silentSince(t time.Time) bool {
 	return c.made.Add(time.Duration(c.read.Load())).Before(t)
 }
 
-// A link has its own connections: one, or where the server allows no more streams on it, as many as it takes. They do not
+// A link has its own connections: one, or where the server allows fewer streams on it, as many as it takes. They do not
 // come from client-go's cache of transports, which would keep them for ever.
 type link struct {
-	slots chan struct{} // one for each request under way; nil for no limit
+	links             *links
+	requests, watches chan struct{} // one for each under way
 
 	http2 *http.Transport // dials one at a time, whatever waits for it
 	http1 *http.Transport // each request under way needs a connection of its own
-	old   atomic.Bool     // the server has no HTTP/2
 }
 
-func (ls *links) newLink(tc *transport.Config, slots int) (*link, error) {
-	tlsConfig, err := transport.TLSConfigFor(tc)
-	if err != nil {
-		return nil, err
+func (ls *links) http1(tc *transport.Config, tlsConfig *tls.Config) *http.Transport {
+	return ls.transport(tc, cmp.Or(tlsConfig, &tls.Config{}).Clone(), func() error { return nil })
+}
+
+func (ls *links) http2(tc *transport.Config, tlsConfig *tls.Config) *http.Transport {
+	tlsConfig = cmp.Or(tlsConfig, &tls.Config{}).Clone()
+	tlsConfig.VerifyConnection = func(state tls.ConnectionState) error {
+		if state.NegotiatedProtocol != "h2" {
+			ls.old.Store(true)
+		}
+		return ls.notOld()
 	}
-	tlsConfig = cmp.Or(tlsConfig, &tls.Config{})
+	t := ls.transport(tc, tlsConfig, ls.notOld)
+	t.MaxConnsPerHost = 1 // dialing, or with room for another stream
+	return t
+}
+
+func (ls *links) transport(tc *transport.Config, tlsConfig *tls.Config, usable func() error) *http.Transport {
 	dial := (&net.Dialer{Timeout: dialLimit, KeepAlive: 30 * time.Second}).DialContext
 	if tc.DialHolder != nil {
 		dial = tc.DialHolder.Dial
 	}
-	l := &link{}
-	if slots > 0 {
-		l.slots = make(chan struct{}, slots)
-	}
-	newTransport := func(tlsConfig *tls.Config, usable func() error) *http.Transport {
-		t := utilnet.SetTransportDefaults(&http.Transport{
-			Proxy:               tc.Proxy,
-			TLSClientConfig:     tlsConfig,
-			TLSHandshakeTimeout: dialLimit,
-			DisableCompression:  tc.DisableCompression,
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				if err := usable(); err != nil {
-					return nil, err
-				}
-				made, err := dial(ctx, network, address)
-				if err != nil {
-					return nil, err
-				}
-				return ls.admit(ctx, made)
-			},
-		})
-		t.IdleConnTimeout = 0 // a standby's next request, after a day, should not have to dial; and see closeIdle
-		return t
-	}
-	l.http1 = newTransport(tlsConfig.Clone(), func() error { return nil })
-	tlsConfig.VerifyConnection = func(state tls.ConnectionState) error {
-		if state.NegotiatedProtocol != "h2" {
-			l.old.Store(true)
-		}
-		return l.notOld()
-	}
-	l.http2 = newTransport(tlsConfig, l.notOld)
-	l.http2.MaxConnsPerHost = 1 // dialing, or with room for another stream
-	return l, nil
+	t := utilnet.SetTransportDefaults(&http.Transport{
+		Proxy:               tc.Proxy,
+		TLSClientConfig:     tlsConfig,
+		TLSHandshakeTimeout: dialLimit,
+		DisableCompression:  tc.DisableCompression,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if err := usable(); err != nil {
+				return nil, err
+			}
+			made, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return ls.admit(ctx, made)
+		},
+	})
+	t.IdleConnTimeout = 0 // a standby's next request, after a day, should not have to dial; and see closeIdle
+	return t
 }
 
 // dialLimit is how long a connection may take to be made, and how long its handshake: a link waits for it, and the spare
@@ -234,24 +262,11 @@ const dialLimit = 10 * time.Second
 
 var errOld = errors.New("the server has no HTTP/2")
 
-func (l *link) notOld() error {
-	if l.old.Load() {
+func (ls *links) notOld() error {
+	if ls.old.Load() {
 		return errOld
 	}
 	return nil
-}
-
-// RoundTrip carries a request out when there is a slot for it.
-func (l *link) RoundTrip(req *http.Request) (*http.Response, error) {
-	select {
-	case l.slots <- struct{}{}:
-		return l.carryWith(l.slots, req)
-	case <-req.Context().Done():
-		if req.Body != nil {
-			req.Body.Close() // as a RoundTripper has to
-		}
-		return nil, context.Cause(req.Context())
-	}
 }
 
 // carryWith carries a request out that has a slot, until its answer has been read.
@@ -267,7 +282,7 @@ func (l *link) carryWith(slots chan struct{}, req *http.Request) (*http.Response
 }
 
 func (l *link) carry(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" || l.old.Load() {
+	if req.URL.Scheme != "https" || l.links.old.Load() {
 		return l.http1.RoundTrip(req)
 	}
 	resp, err := l.http2.RoundTrip(req)

@@ -60,12 +60,12 @@ func inWorld(t *testing.T, f func(w *world)) {
 		w := &world{T: t, api: electortest.NewServer(), start: time.Now()}
 		defer func() {
 			w.api.Close()
-			for _, r := range w.replicas {
+			for _, r := range w.everybody() {
 				r.client.Intercept(nil)
 				r.client.Partition(electortest.NoPartition)
 				r.stop()
 			}
-			for _, r := range w.replicas {
+			for _, r := range w.everybody() {
 				<-r.done
 			}
 			time.Sleep(10 * time.Millisecond) // for what the test itself has under way
@@ -127,7 +127,7 @@ func (w *world) joinOver(leases coordinationv1client.LeasesGetter, client *elect
 	if r.gate != nil {
 		ctx = gated{ctx, r.gate, r.decides}
 	}
-	w.replicas = append(w.replicas, r)
+	w.add(r)
 	go func() {
 		defer close(r.done)
 		r.err = r.el.Run(ctx)
@@ -154,12 +154,25 @@ func (w *world) joinClientGo(who string, opts ...option) *replica {
 	require.NoError(w, err)
 	ctx, cancel := context.WithCancel(logr.NewContext(w.Context(), r.logger()))
 	r.stop = cancel
-	w.replicas = append(w.replicas, r)
+	w.add(r)
 	go func() {
 		defer close(r.done)
 		le.Run(ctx)
 	}()
 	return r
+}
+
+func (w *world) add(r *replica) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.replicas = append(w.replicas, r)
+}
+
+// everybody is all who have joined so far.
+func (w *world) everybody() []*replica {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.replicas)
 }
 
 func (r *replica) logger() logr.Logger {

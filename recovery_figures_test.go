@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,18 +56,18 @@ func (r *recovery) outage(t *testing.T, c contender, o away, length time.Duratio
 	inWorld(t, func(w *world) {
 		w.lenient = true
 		rng := rand.New(rand.NewPCG(seed, 1))
-		out, over := false, false
-		var dead *replica
+		var out, over atomic.Bool
+		var dead atomic.Pointer[replica]
 		var start func(pod, n int) *replica
 		start = func(pod, n int) *replica {
 			x := c.join(w, fmt.Sprintf("pod%d-%d", pod, n))
-			if out {
+			if out.Load() {
 				cut(x.client)
 			}
 			if c.restarts {
 				go func() {
 					<-x.done
-					if time.Sleep(time.Second); !over && x != dead {
+					if time.Sleep(time.Second); !over.Load() && x != dead.Load() {
 						start(pod, n+1)
 					}
 				}()
@@ -80,20 +81,20 @@ func (r *recovery) outage(t *testing.T, c contender, o away, length time.Duratio
 		leader, before := w.leader(), len(w.spans())
 		require.NotNil(w, leader)
 		end := time.Now().Add(length)
-		out = true
-		for _, x := range w.replicas {
+		out.Store(true)
+		for _, x := range w.everybody() {
 			time.Sleep(time.Duration(rng.Int64N(int64(300 * time.Millisecond))))
 			cut(x.client)
 		}
 		if dies {
 			time.Sleep(length / 3)
-			dead = leader
+			dead.Store(leader)
 			leader.crash()
 		}
 		time.Sleep(time.Until(end))
-		out = false
-		for _, x := range w.replicas {
-			if x != dead {
+		out.Store(false)
+		for _, x := range w.everybody() {
+			if x != dead.Load() {
 				x.client.SilenceWatches(false)
 				back(x.client)
 			}
@@ -112,8 +113,8 @@ func (r *recovery) outage(t *testing.T, c contender, o away, length time.Duratio
 				r.lost++
 			}
 		}
-		over = true
-		for _, x := range w.replicas { // inWorld ends those that it finds, and no more may come
+		over.Store(true)
+		for _, x := range w.everybody() { // inWorld ends those that it finds, and no more may come
 			x.client.Intercept(nil)
 			x.client.Partition(electortest.NoPartition)
 			x.stop()

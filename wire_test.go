@@ -174,6 +174,14 @@ func (w *wire) made() int {
 	return len(w.conns)
 }
 
+// kill lets nothing arrive any more on connection n, either way.
+func (w *wire) kill(n int) *strand {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns[n].dead.Store(true)
+	return w.conns[n]
+}
+
 func (w *wire) openConns() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

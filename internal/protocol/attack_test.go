@@ -62,15 +62,22 @@ func TestAnAPIThatWorksByTurnsKeepsNobodyFromAnExpiredLease(t *testing.T) {
 
 // S5: a pause after a failure puts the breaking off. It does not call it off.
 func TestACopyThatIsSeenDuringAPauseIsBrokenWithAfterIt(t *testing.T) {
-	g := leader(t, cfg)
-	mine := g.own.wrote
-	g.at(2 * s).show(rec(20, "me", mine.Acquired, mine.Renewed+1_000_001)).take()
-	g.tick(g.own.sent.Add(cfg.Interval()).Sub(epoch)).answer(Failed, Record{})
-	mine = g.own.wrote
-	g.read()
-	g.show(rec(30, "me", mine.Acquired, mine.Renewed+3_000_001))
-	require.NotContains(t, g.read(), "update", "the API has just failed")
-	assert.Contains(t, g.tick(g.clock+2*s).read(), fmt.Sprintf(`update "me", lose %d, stop`, DuplicateIdentity))
+	for _, drains := range []bool{false, true} {
+		g := leader(t, cfg)
+		want := fmt.Sprintf(`update "me", lose %d, stop`, DuplicateIdentity)
+		if drains {
+			g.step(Event{Kind: StepDown})
+			want = fmt.Sprintf(`update "me", lose %d`, DuplicateIdentity)
+		}
+		mine := g.own.wrote
+		g.at(2 * s).show(rec(20, "me", mine.Acquired, mine.Renewed+1_000_001)).take()
+		g.tick(g.own.sent.Add(cfg.Interval()).Sub(epoch)).answer(Failed, Record{})
+		mine = g.own.wrote
+		g.read()
+		g.show(rec(30, "me", mine.Acquired, mine.Renewed+3_000_001))
+		require.NotContains(t, g.read(), "update", "the API has just failed")
+		assert.Contains(t, g.tick(g.clock+2*s).read(), want)
+	}
 }
 
 // S5: an older record, as a server that is behind shows it, is nobody's renewal, though the wall clock was set back since.

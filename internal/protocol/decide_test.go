@@ -363,6 +363,28 @@ func TestARecordHasComeBackUntilAnotherTermIsSeen(t *testing.T) {
 	require.True(t, o.back, "somebody has edited it")
 	require.False(t, o.see(rec(11, "them", 400, 400), Instant{}, at(4*s)).back)
 
+	for why, test := range map[string]struct {
+		edit func(r *Record)
+		back bool
+	}{
+		"another term by the same count":             {func(r *Record) { r.Holder, r.Acquired = "else", 900_001 }, true},
+		"another of the same name by the same count": {func(r *Record) { r.Acquired = 900_001 }, true},
+		"another by a higher count":                  {func(r *Record) { r.Holder, r.Acquired, r.Transitions = "else", 900_001, 8 }, false},
+		"its holder does not count":                  {func(r *Record) { r.Holder, r.Transitions = "else", 0 }, true},
+		"nobody holds it":                            {func(r *Record) { r.Holder = "" }, false},
+		"the same term, cut":                         {func(r *Record) { r.Acquired = 800_000 }, false},
+		"the same term, without times":               {func(r *Record) { r.Acquired = 0 }, false},
+	} {
+		last := rec(20, "them", 800_001, 800_002)
+		last.Transitions = 7
+		next := last
+		next.Version, next.Renewed = 21, 900_002
+		test.edit(&next)
+		require.Equal(t, test.back, seen{}.see(last, Instant{}, at(0)).see(next, Instant{}, at(s)).back, why)
+		last.Transitions, next.Transitions = 0, 0
+		require.False(t, seen{}.see(last, Instant{}, at(0)).see(next, Instant{}, at(s)).back, "nobody counts: %s", why)
+	}
+
 	anew := rec(12, "them", 400, 400)
 	o.record.Transitions, anew.UID = 3, "v"
 	require.False(t, o.see(anew, Instant{}, at(4*s)).back, "a new Lease counts its terms anew")

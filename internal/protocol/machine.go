@@ -162,8 +162,7 @@ func (m *Machine) proceed() (changed bool) {
 		m.elapse()
 		d := m.decide(m.now)
 		if d.do == renew && m.isCopied() {
-			m.breakWith()
-			return true
+			return m.breakWith()
 		}
 		m.act(d)
 	case Releasing:
@@ -207,12 +206,13 @@ func (m *Machine) lead() (changed bool) {
 }
 
 // isCopied reports whether another process goes on with this one's term, as a cloned VM or a restored checkpoint does. Its
-// renewal has our name, our acquireTime, and a later renewTime with all its digits, which we did not write. An edit by hand
-// can look like that once, so it takes a second one within RenewDeadline, after the first was put right (S5).
+// renewal has our name, our acquireTime, and a renewTime with all its digits, which we did not write: it is none of the last
+// ones, and not older than those. An edit by hand can look like that once, so it takes a second one within RenewDeadline,
+// after the first was put right (S5).
 func (m *Machine) isCopied() bool {
 	c, w := m.seen.record, m.own.wrote
 	switch {
-	case !m.seen.exists || c.Holder != m.Identity || c.Acquired != w.Acquired || c.Renewed <= w.Renewed || c.Renewed%1000 == 0,
+	case !m.seen.exists || c.Holder != m.Identity || c.Acquired != w.Acquired || c.Renewed%1000 == 0, slices.Contains(m.own.times, c.Renewed), c.Renewed < slices.Min(m.own.times),
 		c.Version != 0 && c.Version < w.Version, // older than our last write: an answer from before the wall clock was set back
 		m.own.mayHaveWritten(c.Claim), m.calls.writing(), c.Version == m.copySeen:
 		return false
@@ -415,7 +415,7 @@ func (m *Machine) proven(marks []Mark) {
 func (m *Machine) died(marks []Mark) {
 	before := m.own.isDead(m.seen)
 	for _, mark := range marks {
-		m.own.dead = keep(m.own.dead, mark)
+		m.own.dead = keep(m.own.dead, mark, maxMarks)
 	}
 	if !before {
 		m.own.provenAt = m.now

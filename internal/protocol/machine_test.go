@@ -336,6 +336,22 @@ func TestAProcessThatWasCopiedEndsItsTermAndThatOfTheCopy(t *testing.T) {
 	assert.NotContains(t, did, "lose", "the next term was not copied")
 }
 
+// The clock of a copy may be behind: then it finds the other out, or is found out by times that are not its own.
+func TestACopyWhoseClockIsBehindIsFoundOut(t *testing.T) {
+	g := leader(t, cfg)
+	g.serve(9*s, g.own.wrote)
+	for i := range 2 {
+		mine := g.own.wrote
+		g.read()
+		g.at(g.clock + s).show(rec(g.version+10, "me", mine.Acquired, mine.Renewed-3_000_001))
+		require.Contains(t, g.read(), `update "me"`)
+		if i == 0 {
+			g.take()
+		}
+	}
+	assert.Equal(t, Draining, g.phase)
+}
+
 func TestEditsByHandAreNotTakenForACopy(t *testing.T) {
 	for name, edit := range map[string]func(mine Record) Record{
 		"its times cut": func(r Record) Record {

@@ -11,7 +11,7 @@ type own struct {
 	dead        []Mark  // terms whose processes have ended, as their kubelet says (S13)
 	provenAt    Instant // when that was last said
 	past        []Mark  // terms after which another record was seen: nothing proves them dead (S13)
-	late        []int64 // renewTimes of writes of the last term that were in doubt when it ended: they may still be applied
+	times       []int64 // renewTimes of the last writes that were sent, applied or not: another one is not its own (S5)
 	suspended   bool    // the term has no authority at present, and others may have led unseen (S14)
 	overtaken   bool    // another holder was seen in this term: whatever follows is not ours (S6)
 	adopted     int     // writes in a row on top of a win of this candidate that it could not lead on
@@ -81,12 +81,15 @@ func (w own) isDead(o seen) bool {
 // maxMarks is how many terms that are past, or whose processes have ended, a candidate remembers.
 const maxMarks = 100
 
-// keep adds a mark.
-func keep(marks []Mark, m Mark) []Mark {
-	if slices.Contains(marks, m) {
-		return marks
+// maxTimes is how many of its own renewTimes a candidate remembers: those of a minute, and of more where it renews less often.
+const maxTimes = 30
+
+// keep adds one to the last of a list.
+func keep[T comparable](list []T, one T, most int) []T {
+	if slices.Contains(list, one) {
+		return list
 	}
-	return append(slices.Clone(marks[max(0, len(marks)-maxMarks+1):]), m)
+	return append(slices.Clone(list[max(0, len(list)-most+1):]), one)
 }
 
 // saw takes in that a newer record was seen: a PUT on the record before can no longer be applied, and a POST, which can if
@@ -101,12 +104,11 @@ func (w *own) saw(before, o seen, phase Phase, identity string) {
 	}
 	// Once somebody else has written the Lease, be it a copy of the process that goes on with its term (S5), that term proves
 	// nothing any more, even if its record comes back.
-	renewed := before.exists && o.record.term() == before.record.term() && o.record.Renewed > before.record.Renewed
-	if o.exists && (!w.isOver(o) || renewed && !ours && !slices.Contains(w.late, o.record.Renewed)) {
+	if o.exists && (!w.isOver(o) || !ours && o.renews(before) && !slices.Contains(w.times, o.record.Renewed)) {
 		w.over = nil
 	}
 	if last := before.record.term(); last.Holder != "" && (!o.exists || o.record.term() != last) {
-		w.past = keep(w.past, last)
+		w.past = keep(w.past, last, maxMarks)
 	}
 	if o.exists && o.record.Acquired != w.gaveUp {
 		w.sitOut = Instant{} // another term has begun since: nothing to sit out any more
@@ -119,6 +121,7 @@ func (w *own) sending(o seen, phase Phase, do action, c Claim, now Instant) {
 	if do == acquire && o.exists && o.record.Holder == c.Holder && w.owns(&o, phase, c.Holder) {
 		w.adopted++
 	}
+	w.times = keep(w.times, c.Renewed, maxTimes)
 	if !w.mayHaveWritten(c) {
 		w.unconfirmed = append(w.unconfirmed, doubt{c, now})
 	}
@@ -145,13 +148,10 @@ func (w own) seenApplied(o seen) (sent Instant, ok bool) {
 // afterwards is with what a candidate stands by after a term. It remembers what it wrote: while nothing else is seen,
 // nobody else has led, and its own callback has returned.
 func (w own) afterwards(o seen, phase Phase, identity string) own {
-	next := own{sitOut: w.sitOut, gaveUp: w.gaveUp, over: w.over, unfit: w.unfit, dead: w.dead, provenAt: w.provenAt, past: w.past}
+	next := own{sitOut: w.sitOut, gaveUp: w.gaveUp, over: w.over, unfit: w.unfit, dead: w.dead, provenAt: w.provenAt, past: w.past, times: w.times}
 	w.suspended = false
 	if w.owns(&o, phase, identity) && w.wrote.Holder != "" {
 		next.over = append(next.over, w.wrote.term())
-		for _, d := range w.unconfirmed {
-			next.late = append(next.late, d.Renewed)
-		}
 	}
 	return next
 }

@@ -137,7 +137,7 @@ func TestATermIsPastOnceItsRecordIsGone(t *testing.T) {
 func TestABoundedNumberOfMarksIsKeptTheNewestOnes(t *testing.T) {
 	var marks []Mark
 	for i := range int64(maxMarks + 50) {
-		marks = keep(keep(marks, Mark{"them", i}), Mark{"them", i})
+		marks = keep(keep(marks, Mark{"them", i}, maxMarks), Mark{"them", i}, maxMarks)
 	}
 	assert.Len(t, marks, maxMarks)
 	assert.Equal(t, Mark{"them", maxMarks + 49}, marks[maxMarks-1])

@@ -114,6 +114,9 @@ func TestWhatANewcomerLeavesBehindDoesNotFreeAnEarlierHoldersPromise(t *testing.
 	}
 	waits("made anew", made, func(g *rig) { g.show(freed(made, 400, 1)) })
 	waits("made anew, and its holder was not seen", Record{UID: "v"}, func(g *rig) { g.show(freed(made, 400, 1)) })
+	again := rec(2000, "other", 350, 351)
+	again.Transitions = 5 // won on the record that had come back, and was not seen
+	waits("won on one that has come back", again, func(g *rig) { g.show(freed(again, 400, 1)) })
 	waits("come back", back, func(g *rig) { g.show(freed(back, 400, 1)) })
 	waits("with notice", made, func(g *rig) { g.show(freed(made, 400, 2)) })
 	waits("the kubelet's word", made, func(g *rig) { g.step(Event{Kind: Died, Marks: []Mark{made.term()}}) })
@@ -141,14 +144,27 @@ func TestAProcessThatWasCopiedWhileItDrainsEndsItsTermAndThatOfTheCopy(t *testin
 }
 
 func TestATermOfItsOwnThatACopyGoesOnWithIsNotOver(t *testing.T) {
-	g := leader(t, cfg)
-	mine := g.own.wrote
-	g.at(11 * s).step(Event{Kind: Tick}).step(Event{Kind: Returned})
-	g.tick(16 * s).step(Event{Kind: Campaign})
-	require.Equal(t, StandingBy, g.phase)
-	require.NotEmpty(t, g.own.over)
-	g.show(rec(20, "me", mine.Acquired, mine.Renewed+1_000_001))
-	assert.Empty(t, g.own.over)
+	for name, test := range map[string]struct {
+		version uint64
+		later   int64 // than its own renewTime
+		over    bool
+	}{
+		"":                               {20, 1_000_001, false},
+		"after its clock was set back":   {20, -3_000_001, false},
+		"no: an older record comes back": {1, -3_000_001, true},
+		"no: only a label is new":        {20, 0, true},
+	} {
+		g := leader(t, cfg)
+		mine := g.own.wrote
+		g.at(11 * s).step(Event{Kind: Tick}).step(Event{Kind: Returned})
+		g.tick(16 * s).step(Event{Kind: Campaign})
+		require.Equal(t, StandingBy, g.phase)
+		require.NotEmpty(t, g.own.over)
+		r, asked := mine, at(17*s)
+		r.Version, r.Renewed = test.version, r.Renewed+test.later
+		g.observe(g.seen.see(r, asked, asked))
+		assert.Equal(t, test.over, len(g.own.over) > 0, name)
+	}
 }
 
 func TestACloneGoesOnByItself(t *testing.T) {

@@ -44,6 +44,11 @@ type holding struct {
 	uid  string
 }
 
+// isNot reports whether the record is of another term, for certain: an edit may have cut its times, or taken them away.
+func (h holding) isNot(r Record) bool {
+	return h.uid != "" && r.Holder != "" && (r.Holder != h.term.Holder || r.Acquired != 0 && h.term.Acquired != 0 && !sameTime(r.Acquired, h.term.Acquired))
+}
+
 // A moment tells a record from others: after a restore of etcd, versions repeat.
 type moment struct {
 	version uint64 // 0 for none
@@ -58,9 +63,10 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	}
 	before, same := o.record, o.exists && o.record.UID == r.UID
 	// An older record has a lower version. If somebody has edited it since it came back, its version is high, but its Lease
-	// was created earlier, or its count of terms is lower, or its deletion was seen.
+	// was created earlier, or its count of terms is lower, or its deletion was seen. If a term was won on it since, that is
+	// another one than the last, by a count that is not higher. (One who does not count leaves it at 0.)
 	back := r.Version != 0 && r.Version < before.Version || r.Created < before.Created || same && r.Transitions < before.Transitions ||
-		!o.exists && r.UID == before.UID && r.UID != ""
+		same && r.Transitions > 0 && r.Transitions == before.Transitions && o.held.isNot(r) || !o.exists && r.UID == before.UID && r.UID != ""
 	again := r.Version != before.Version && r.Version != 0 && slices.Contains(o.history[:], momentOf(r))
 	renewed := !again && !sameTime(r.Renewed, before.Renewed)
 	next := o
@@ -125,6 +131,13 @@ func (o *seen) succeeds(r Record, back bool) {
 		o.before = o.expires
 	}
 	o.held = h
+}
+
+// renews reports whether the record was written after that of before, in the same term. Its renewTime is later, or its
+// version is: its writer's clock may have been set back.
+func (o *seen) renews(before seen) bool {
+	r, was := o.record, before.record
+	return r.term() == was.term() && r.Renewed != was.Renewed && (r.Renewed > was.Renewed || r.Version > was.Version)
 }
 
 func momentOf(r Record) moment { return moment{r.Version, r.Claim} }

@@ -9,9 +9,10 @@ import (
 
 // copied is what the checker knows of a process and its copies (S5).
 type copied struct {
-	family int32          // the first of them
-	until  time.Duration  // until then they may be inside at once
-	asked  protocol.Claim // the last that it has handed out: a copy may repeat it
+	family   int32          // the first of them, plus one
+	until    time.Duration  // until then they may be inside at once
+	asked    protocol.Claim // the last that it has handed out: a copy may repeat it
+	inherits int32          // whose StateDir it has: when the one that was copied is dead, the copy may be alive. 0 for none of those
 }
 
 // wrote reports whether the process, or a copy of it, is the author.
@@ -36,12 +37,11 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.armedAt = 0
 	p.mark, c.mark = protocol.Mark{}, protocol.Mark{} // the end of one proves nothing about the other
 	if c.place = nil; p.place != nil && p.place.locked == p {
+		p.place.copied = p.family
 		c.place = &place{marks: slices.Clone(p.place.marks), locked: c}
 	}
-	// One that is cut off goes on for RenewDeadline, may put right what the other has written, and go on for as long.
-	// Then it has the stop budget.
-	until := w.now + p.cfg.RenewDeadline + p.cfg.LeaseDuration + 2*noticingWall
-	p.until, c.until = until, until
+	p.mayOverlap()
+	c.mayOverlap()
 	w.processes, w.alive = append(w.processes, c), append(w.alive, c)
 	w.note(noteCopied, c.index, int64(p.index), 0, 0, "")
 	w.copyEvents(p, c)
@@ -49,7 +49,23 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.cutRequests(p)
 	c.cutWatches(p)
 	c.arm()
-	w.push(event{at: until, kind: evCopies, who: c.index})
+}
+
+// mayOverlap gives a process and its copies as long as they may need from now on. One that is cut off goes on for
+// RenewDeadline, may put right what the other has written, and go on for as long. Then it has the stop budget.
+func (p *process) mayOverlap() {
+	p.until = p.world.now + p.cfg.RenewDeadline + p.cfg.LeaseDuration + 2*noticingWall
+	p.world.push(event{at: p.until + 1, kind: evCopies, who: p.index})
+}
+
+// giveCopiesTime gives those more that may still overlap. They find each other out by two records of the other within
+// RenewDeadline, and each fault may cost one.
+func (w *world) giveCopiesTime() {
+	for _, p := range w.alive {
+		if p.until >= w.now {
+			p.mayOverlap()
+		}
+	}
 }
 
 // noSlot is where a copy runs: nothing follows it there.
@@ -74,9 +90,10 @@ func (p *process) copyTerm(c *process) {
 	if !p.term.inside {
 		return
 	}
-	s := *w.servedBy(p)
+	i := slices.IndexFunc(w.terms, func(s served) bool { return s.p == p && s.gen == p.term.gen })
+	s := w.terms[i]
 	s.p = c
-	w.terms = append(w.terms, s)
+	w.terms = slices.Insert(w.terms, i, s) // no later than that of p
 	if slices.Contains(w.inside, p) {
 		w.in(c)
 	}
@@ -114,13 +131,23 @@ func (c *process) cutWatches(p *process) {
 
 // afterCopy reports whether one of two processes was copied so lately that both may be inside: the copy, or whoever comes
 // after the one that has let the Lease go, while the copy has not heard of that.
-func (w *world) afterCopy(a, b *served) bool { return w.now <= max(a.p.until, b.p.until) }
+// So may a copy, and whoever has the StateDir that its original has left behind.
+func (w *world) afterCopy(a, b *served) bool {
+	return w.now <= max(a.p.until, b.p.until) || b.p.inherits != 0 && b.p.inherits == a.p.family
+}
 
 // checkCopies judges that a process and its copies are not inside at once any more.
 func (w *world) checkCopies(c *process) {
+	if !slices.Contains(w.inside, c) {
+		return
+	}
 	for _, o := range w.inside {
-		if o != c && o.family == c.family && w.now >= o.until && slices.Contains(w.inside, c) {
+		switch a, b := w.servedBy(o), w.servedBy(c); {
+		case o == c || o.family != c.family || w.now <= o.until:
+		case a.token == b.token:
 			w.fail("S5", "%s and its copy %s are both inside", o.name(), c.name())
+		default:
+			w.overlap(a, b, "goes on")
 		}
 	}
 }

@@ -66,7 +66,7 @@ var faults = [faultKinds]struct {
 	Delete:       {4, "the Lease is deleted", doDelete},
 	SetWall:      {1, "the wall clock is set", doSetWall},
 	Resign:       {1, "resigns", func(_ *world, _ *Fault, p *process, d *dice) { p.resign(d) }},
-	Copy:         {0, "copied", doCopy}, // FuzzElection and its own tests only: see README.md
+	Copy:         {1, "copied", doCopy},
 	Away:         {1, "nobody reaches the server", func(w *world, _ *Fault, _ *process, d *dice) { w.away(d.upTo(20 * time.Second)) }},
 }
 
@@ -108,6 +108,9 @@ func (w *world) mischief(i int) {
 	}
 	d := dice{f.Roll}
 	faults[f.Kind].do(w, f, p, &d)
+	if f.Kind != Calm {
+		w.giveCopiesTime()
+	}
 }
 
 // victim is to whom a fault happens, nil if nobody is alive.

@@ -51,7 +51,7 @@ func (w *world) join(n int) {
 	seed := func(name uint64) dice { return diceFor(w.plan.Seed, name, uint64(n), s.runs) }
 	d := seed(diceJoin)
 	p := &process{world: w, index: int32(len(w.processes)), slot: n, net: seed(diceNet), script: seed(diceScript), luck: seed(diceLuck)}
-	p.family = p.index
+	p.family = p.index + 1
 	p.link.latency, p.joined, p.woke = usualLatency, w.now, w.now
 	p.identity = w.name(n, &d)
 	p.cfg = w.config(p.identity, &d)

@@ -57,6 +57,7 @@ func (p *process) gone() bool { return p.ended || p.killed }
 type place struct {
 	marks  []protocol.Mark
 	locked *process
+	copied int32 // the family of the last process that was copied while it had the lock, 0 for none
 }
 
 // maxMarks is how many marks a file keeps.
@@ -188,7 +189,7 @@ func (p *process) tryLock() {
 	case pl.locked != nil && !pl.locked.gone():
 		p.world.push(event{at: p.world.now + p.cfg.RetryPeriod, kind: evLock, who: p.index})
 	default:
-		pl.locked = p
+		pl.locked, p.inherits = p, pl.copied
 		p.hand(protocol.Event{Kind: protocol.Proven, Marks: slices.Clone(pl.marks)})
 	}
 }
