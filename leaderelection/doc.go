@@ -15,6 +15,7 @@
 //   - After a crash the next replica leads when the Lease expires, not up to a poll later.
 //   - GetLeader, IsLeader, OnNewLeader, HealthzAdaptor and client-go's metrics go on working, on standbys too.
 //   - [Lock.Elector] gives access to Check, Status and WrapTransport: see [Upgrade].
+//   - Recovery and WriteGate of client-go v0.38 (alpha) work: see below.
 //   - elector.Options that client-go has no field for, such as StateDir and DrainLimit, are set by a function: see [RunOrDie].
 //
 // # What only Options.Run can give
@@ -38,6 +39,19 @@
 //     dead. With Options.StateDir it leads at once, too.
 //   - Without ReleaseOnCancel, a second Run continues the same term if it is still valid, and otherwise waits for the
 //     Lease.
+//
+// # Outages of the API
+//
+// Recovery in the config of client-go v0.38 becomes Options.RecoveryDeadline, which the Elector decides by. While the term is
+// suspended client-go's WriteGate is closed, IsLeader is false, GetLeader and OnNewLeader say "", and client-go's metric is
+// 0. As there, OnStoppedLeading is called at each suspension, Run goes on, and the context of OnStartedLeading ends with the
+// term. The gate closes before the term's authority ends by the clock, and within [LockRetryPeriod] when another holder is
+// seen. The gate of the Elector ([Lock.Elector], WrapTransport) reads the clock at each request. Run returns once the term is lost.
+// The names RecoveryConfig and ErrWriteGateClosed are in client-go's package only.
+//
+// With older versions, set Options.RecoveryDeadline by a function, as in [NewLeaderElector], and write through the gate of the
+// Elector. Client-go then knows of no suspension: IsLeader stays true, and its metric 1. Ask Lock.Elector().IsLeader. A lock made
+// by [NewLock] shows none either, so leave Recovery out of its config.
 //
 // Coordinated leader election, and locks that are not Leases, are refused.
 package leaderelection

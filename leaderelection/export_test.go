@@ -16,5 +16,11 @@ func SetLog(log klog.Logger) (restore func()) {
 	return func() { background = was }
 }
 
-// Unknown is unknown, for a config of a newer client-go.
-var Unknown = unknown
+// Unknown and RecoveryOf are unknown and recoveryOf, for configs of a newer client-go.
+var (
+	Unknown    = unknown
+	RecoveryOf = recoveryOf
+)
+
+// NoLimit is noLimit.
+const NoLimit = noLimit

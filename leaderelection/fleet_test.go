@@ -59,6 +59,7 @@ type program struct {
 	ended   time.Time    // the work, last
 	stopped time.Time    // when OnStoppedLeading was called
 	terms   atomic.Int32 // begun
+	stops   atomic.Int32 // calls of OnStoppedLeading, counted by recovers
 	leaders []string     // what OnNewLeader was called with
 }
 

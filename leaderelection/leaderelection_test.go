@@ -434,18 +434,17 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	}
 }
 
-// What a newer client-go adds must not be lost without a word. The type stands for that of v0.38.
+// What a newer client-go adds must not be lost without a word.
 func TestAFieldThatIsNotKnownIsRefusedByName(t *testing.T) {
-	type recovery struct{ Deadline time.Duration }
 	type config struct {
-		Lock      resourcelock.Interface
-		Recovery  *recovery
-		WriteGate bool
+		Lock       resourcelock.Interface
+		Succession *int
+		WriteGate  bool
 	}
 	require.Empty(t, leaderelection.Unknown(config{Lock: &resourcelock.LeaseLock{}}))
-	errs := leaderelection.Unknown(config{Recovery: &recovery{}, WriteGate: true})
+	errs := leaderelection.Unknown(config{Succession: new(int), WriteGate: true})
 	require.Len(t, errs, 2)
-	require.EqualError(t, errs[0], `LeaderElectionConfig.Recovery: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
+	require.EqualError(t, errs[0], `LeaderElectionConfig.Succession: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
 	require.ErrorContains(t, errs[1], "LeaderElectionConfig.WriteGate: not supported yet")
 	require.Empty(t, leaderelection.Unknown(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{}, LeaseDuration: 1, RenewDeadline: 1, RetryPeriod: 1, Callbacks: callbacks, WatchDog: &leaderelection.HealthzAdaptor{},

@@ -46,7 +46,9 @@ type Lock struct {
 	joins    bool          // made by Upgrade: OnStartedLeading is waited for
 	overruns bool          // Options.OnOverrun is set: a lost term without joins lasts until the process ends
 	exits    bool          // made by Upgrade, and the process ends itself: Options.OnOverrun is not set
-	recovers bool          // Options.RecoveryDeadline is set: client-go is not shown a suspension
+	hides    bool          // client-go is not shown that a term is suspended
+	shows    bool          // it is: its config has Recovery
+	releases bool          // with shows: the config has ReleaseOnCancel
 	ending   sync.Once     // ends the process
 	cutoff   cutoff
 
@@ -96,7 +98,7 @@ func NewLockForConfig(cfg *rest.Config, opts elector.Options) (*Lock, error) {
 }
 
 func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*elector.Elector, error)) (*Lock, error) {
-	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit, recovers: opts.RecoveryDeadline > 0}
+	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit, hides: opts.RecoveryDeadline > 0}
 	var taken error
 	if opts.Run != nil {
 		taken = errors.New("Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")
@@ -141,6 +143,15 @@ func (l *Lock) Create(context.Context, resourcelock.LeaderElectionRecord) error 
 func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	for {
 		l.mu.Lock()
+		if l.asleep(ctx) {
+			changed := l.changed
+			l.mu.Unlock()
+			select {
+			case <-changed:
+			case <-time.After(LockRetryPeriod): // ctx's end does not count: client-go would log an error, and ask again
+			}
+			continue
+		}
 		holder, known, err := l.answer(ctx)
 		changed, r := l.changed, l.round
 		if known {
@@ -167,7 +178,8 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 func (l *Lock) parting(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if holder := cmp.Or(l.another(), l.reported); holder != "" && holder != l.identity {
+	holder := cmp.Or(l.another(), l.reported)
+	if quits := l.shows && l.round.run != nil; quits || holder != "" && holder != l.identity {
 		return l.record(holder)
 	}
 	return nil, nil, ctx.Err()
@@ -186,9 +198,20 @@ func (l *Lock) answer(ctx context.Context) (holder string, known bool, err error
 	switch another := l.another(); r.state {
 	case won:
 		return "", l.valid(r), nil
+	case suspended, missed:
+		if l.valid(r) {
+			return l.identity, true, nil
+		}
+		l.reported = another
+		return another, true, nil
 	case led, refused, unheard:
 		if l.valid(r) {
 			return l.identity, true, nil
+		}
+		if l.shows {
+			l.move(r, suspends)
+			l.reported = another
+			return another, true, nil
 		}
 		if another == "" {
 			return "", false, fmt.Errorf("leaderelection: %w", elector.ErrNotLeader)
@@ -261,7 +284,7 @@ func (l *Lock) hold(ctx context.Context, r *round) {
 	}
 	l.warn(ctx, time.Until(deadline))
 	wait := time.Until(deadline) / 2
-	if !l.recovers {
+	if !l.hides {
 		wait = min(wait, time.Until(term.ValidUntil())-l.margin)
 	}
 	timer := time.NewTimer(wait)
@@ -291,8 +314,12 @@ func (l *Lock) warn(ctx context.Context, left time.Duration) {
 func (l *Lock) RecordEvent(event string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if event == "stopped leading" && l.round != nil {
+	switch {
+	case event != "stopped leading" || l.round == nil:
+	case !l.shows:
 		l.move(l.round, stops)
+	case l.round.state != suspended && l.round.state != missed: // for these it says so while it waits for its term
+		l.quit(l.round)
 	}
 }
 

@@ -21,6 +21,8 @@ const (
 	led                      // client-go leads
 	refused                  // client-go leads, and its last Update was refused, so that it may be about to stop
 	unheard                  // the Elector is through with a term, and client-go has not stopped leading
+	suspended                // client-go knows that it does not lead, and waits for its term
+	missed                   // the Elector is through with such a term, and client-go waits
 	left                     // client-go has stopped leading without a release, and the term goes on until it expires
 	recalled                 // client-go campaigns anew after it has left, and its callback still runs
 	released                 // client-go has released: the Lease goes once the callback has returned
@@ -35,6 +37,7 @@ const (
 	wins     event = iota // the Elector's callback begins
 	accepts               // client-go's Update takes the term, or keeps it
 	refuses               // client-go's Update is refused
+	suspends              // client-go is shown that it does not lead: see Lock.shows
 	releases              // client-go's Update has no holder
 	stops                 // client-go says that it has stopped leading
 	resumes               // client-go campaigns anew, and may have the term again
@@ -47,9 +50,11 @@ const (
 var transitions = map[state]map[event]state{
 	campaigning: {wins: won, abandons: abandoned, ends: over},
 	won:         {accepts: led, abandons: abandoned, ends: over},
-	led:         {accepts: led, refuses: refused, releases: released, stops: left, ends: unheard},
-	refused:     {accepts: led, stops: left, ends: unheard},
-	unheard:     {stops: over},
+	led:         {accepts: led, refuses: refused, suspends: suspended, releases: released, stops: left, ends: unheard},
+	refused:     {accepts: led, suspends: suspended, stops: left, ends: unheard},
+	unheard:     {suspends: missed, stops: over},
+	suspended:   {accepts: led, releases: released, stops: left, ends: missed},
+	missed:      {stops: over},
 	left:        {resumes: won, recalls: recalled, ends: over},
 	recalled:    {ends: over},
 	released:    {ends: over},
@@ -63,6 +68,7 @@ type round struct {
 	term  elector.Term       // once won
 	ctx   context.Context    // of the term
 	work  *work              // the callback, once client-go leads, if the lock is told of its end
+	run   context.Context    // ends with client-go's Run, and when that is to end; nil until the callback has begun
 	stop  context.CancelFunc // ends the Elector's Run
 	ended chan struct{}      // closed when the Elector's Run has returned
 }
@@ -114,20 +120,20 @@ func (r *round) leads() bool { return r.state == led || r.state == refused }
 
 // valid reports whether client-go may go on leading. The caller holds mu.
 func (l *Lock) valid(r *round) bool {
-	if l.recovers && r.leads() {
+	if l.hides && r.leads() {
 		return r.ctx.Err() == nil // be the term suspended: what ends it ends its ctx
 	}
 	return r.term.Valid() && r.ctx.Err() == nil && time.Until(r.term.ValidUntil()) > l.margin
 }
 
-// accept makes a term that is won client-go's, and reports whether it did.
+// accept makes a term that is won, or valid again, client-go's, and reports whether it did.
 func (l *Lock) accept(r *round) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.state != won || !l.valid(r) {
+	if r.state != won && r.state != suspended || !l.valid(r) {
 		return false
 	}
-	if l.joins {
+	if l.joins && r.state == won {
 		r.work = newWork()
 	}
 	l.reported = l.identity
@@ -142,10 +148,14 @@ func (l *Lock) release(r *round) error {
 		l.mu.Unlock()
 		return fmt.Errorf("leaderelection: not released: %w", elector.ErrNotLeader)
 	}
-	until := r.term.ValidUntil()
 	r.stop()
 	l.mu.Unlock()
-	for ; time.Now().Before(until); until = r.term.ValidUntil() { // which renewals move on while the callback drains
+	return r.awaitRelease()
+}
+
+// awaitRelease waits for the Lease to be released, for as long as that can be, once the Elector is stopped.
+func (r *round) awaitRelease() error {
+	for until := r.term.ValidUntil(); time.Now().Before(until); until = r.term.ValidUntil() { // which renewals move on while the callback drains
 		select {
 		case <-r.ended:
 			return nil
@@ -189,26 +199,30 @@ func (l *Lock) lead(ctx context.Context) error {
 	for {
 		l.mu.Lock()
 		n, returned, changed := l.next(r, asked), r.work.end(), l.changed
-		if n.cutOff {
-			l.cutoff.on.Store(true)
-		}
+		cut := n.cutOff && l.cutoff.on.CompareAndSwap(false, true)
 		l.mu.Unlock()
+		if cut {
+			continue // what is next may depend on it
+		}
 		if n.leave {
 			return nil
 		}
 		if n.exit {
 			l.end(r)
 		}
-		again := make(<-chan time.Time)
+		if n.lose {
+			r.stop()
+		}
+		later := make(<-chan time.Time)
 		if !n.again.IsZero() {
-			again = time.After(time.Until(n.again))
+			later = time.After(time.Until(n.again))
 		}
 		select {
 		case <-ended:
 			ended, asked = nil, time.Now()
 		case <-returned:
 		case <-changed:
-		case <-again:
+		case <-later:
 		}
 	}
 }
@@ -218,6 +232,7 @@ type next struct {
 	leave  bool // return: the Lease is released, unless the term is lost or writes are cut off
 	cutOff bool // let the Lease expire
 	exit   bool // end the process
+	lose   bool // a term that is suspended: nobody waits for it any more
 	again  time.Time
 }
 
@@ -236,6 +251,8 @@ func after(from time.Time, then next) next {
 func (l *Lock) next(r *round, asked time.Time) next {
 	running, unjoined := r.work.running(), r.work.deaf() || r.work.early()
 	switch {
+	case r.state == left && asked.IsZero() && l.cutoff.on.Load() && (l.shows || l.hides):
+		return after(r.term.ValidUntil(), next{cutOff: true, lose: true})
 	case r.state == recalled && running:
 		return after(l.limit(r.since), next{cutOff: true})
 	case r.state == recalled:

@@ -109,3 +109,56 @@ func faults(random *rand.Rand) func(electortest.Request) electortest.Fault {
 		return electortest.Fault{Err: err}
 	}
 }
+
+// With Recovery what must not happen is a write through client-go's gate without a valid term.
+func TestUnderRandomFaultsNoWritePassesTheGateWithoutAValidTerm(t *testing.T) {
+	recovering := recovers(t, 0)
+	short := recovers(t, 20*time.Second)
+	for range 4 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			inFleet(t, func(f *fleet) {
+				f.lenient = true
+				random, n := rand.New(rand.NewPCG(seed, 0)), 0
+				start := func() *program {
+					n++
+					change := recovering
+					if random.IntN(3) == 0 {
+						change = short
+					}
+					return f.start(fmt.Sprint("r", n), change, drains(time.Second), func(p *program) { p.config.ReleaseOnCancel = random.IntN(3) > 0 })
+				}
+				alive := []*program{start(), start(), start()}
+				written := 0
+				for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); {
+					f.gated(time.Duration(random.Int64N(int64(20*time.Second))), nil, alive...)
+					for _, p := range alive {
+						if p.writes() {
+							written++
+						}
+					}
+					i := random.IntN(len(alive))
+					if alive[i].isRunning() && random.IntN(8) == 0 {
+						alive[i].stop()
+						<-alive[i].done
+						alive[i].run()
+						continue
+					}
+					alive[i] = disturb(f, random, alive[i], start)
+				}
+				if written < 10 {
+					f.Errorf("somebody could write at %d moments only: the faults leave nothing to test", written)
+				}
+			})
+		})
+	}
+}
+
+func (p *program) isRunning() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}

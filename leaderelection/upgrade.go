@@ -51,15 +51,19 @@ var (
 // RenewDeadline becomes that half. Durations of zero have the defaults of elector.Options. The durations of the config
 // returned are LockRenewDeadline and LockRetryPeriod. The durations given are the Elector's.
 //
+// With Recovery (client-go v0.38) the config returned has no ReleaseOnCancel, and no RecoveryDeadline: both are the lock's.
+//
 // What client-go's config has no field for is set by change, which gets the Elector's options as they were made from
 // config. A field of a newer client-go that this package does not know is refused if it is set.
 func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (LeaderElectionConfig, error) {
 	opts := optionsOf(config)
 	lease, err := leaseOf(config)
-	if err != nil {
+	deadline, unknown := recoveryOf(&config)
+	if err = errors.Join(err, unknown); err != nil {
 		_, durations := opts.Promise()
 		return config, fmt.Errorf("leaderelection: %w", errors.Join(err, durations))
 	}
+	opts.RecoveryDeadline = deadline
 	opts.Namespace, opts.Name, opts.Identity = lease.LeaseMeta.Namespace, lease.LeaseMeta.Name, lease.LockConfig.Identity
 	if opts.Labels, err = optional.Labels(lease, "Labels"); err != nil {
 		return config, fmt.Errorf("leaderelection: Lock: %w", err)
@@ -83,7 +87,13 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 	if err != nil {
 		return config, err
 	}
+	margin := l.margin
 	l.exits, l.joins, l.margin = exits, true, 0 // the context of OnStartedLeading ends with the term itself
+	if l.shows = deadline > 0 && l.hides; l.shows {
+		l.hides, l.releases, l.margin = false, config.ReleaseOnCancel, min(shown, margin)
+		config.ReleaseOnCancel = false
+	}
+	setRecovery(&config, l.shows)
 	config.Lock = l
 	config.LeaseDuration = time.Duration(l.seconds) * time.Second
 	config.RenewDeadline, config.RetryPeriod = LockRenewDeadline, LockRetryPeriod
@@ -175,10 +185,9 @@ func leaseOf(config LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
 }
 
 // known is the fields of a LeaderElectionConfig that mean here what they mean to client-go.
-var known = []string{"Lock", "LeaseDuration", "RenewDeadline", "RetryPeriod", "Callbacks", "WatchDog", "ReleaseOnCancel", "Name", "Coordinated"}
+var known = []string{"Lock", "LeaseDuration", "RenewDeadline", "RetryPeriod", "Callbacks", "WatchDog", "ReleaseOnCancel", "Name", "Coordinated", "Recovery"}
 
-// unknown refuses fields that are set and that only a newer client-go has, such as Recovery of v0.38, with which nobody
-// would lead any more after an outage.
+// unknown refuses fields that are set and that only a newer client-go has.
 func unknown(config any) (errs []error) {
 	v := reflect.ValueOf(config)
 	for i := range v.NumField() {

@@ -53,6 +53,7 @@ func (l *Lock) join(callbacks LeaderCallbacks) LeaderCallbacks {
 		l.mu.Lock()
 		r := l.round
 		work := r.work
+		l.follow(ctx, r)
 		l.mu.Unlock()
 		work.run(r.workContext(ctx, work), started)
 	}
@@ -83,12 +84,17 @@ func (w *work) run(ctx context.Context, started func(context.Context)) {
 	started(ctx)
 }
 
-// settle ends a campaign that client-go has ended while it slept between two calls of Get.
+// settle ends a campaign that client-go has ended while it slept between two calls of Get, and waits for a release that it
+// has not asked for.
 func (l *Lock) settle() {
 	l.mu.Lock()
 	r := l.round
+	releasing := l.shows && r != nil && r.state == released
 	l.mu.Unlock()
-	if r != nil && l.abandon(r) {
+	switch {
+	case releasing:
+		_ = r.awaitRelease()
+	case r != nil && l.abandon(r):
 		<-r.ended
 	}
 }

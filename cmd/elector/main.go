@@ -69,13 +69,14 @@ func main() {
 
 // flagsOf are the flags behind the options of an election.
 var flagsOf = mistake.Names{
-	"Name":          "--lease",
-	"Namespace":     "--namespace",
-	"LeaseDuration": "--lease-duration",
-	"RenewDeadline": "--renew-deadline",
-	"RetryPeriod":   "--retry-period",
-	"DrainLimit":    "--drain-limit",
-	"Run":           "the program",
+	"Name":             "--lease",
+	"Namespace":        "--namespace",
+	"LeaseDuration":    "--lease-duration",
+	"RenewDeadline":    "--renew-deadline",
+	"RetryPeriod":      "--retry-period",
+	"DrainLimit":       "--drain-limit",
+	"RecoveryDeadline": "--recovery-deadline",
+	"Run":              "the program",
 }
 
 // exitCode says what went wrong, where there is something to say, and returns the code to exit with.

@@ -26,6 +26,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/elector-go/elector/e2e/cluster"
+	"github.com/elector-go/elector/internal/termlog"
 )
 
 const user = "runner"
@@ -39,6 +40,8 @@ const (
 	asJoiner     = "ELECTOR_TEST_AS_JOINER"
 	asLeaderless = "ELECTOR_TEST_AS_LEADERLESS"
 	asStarter    = "ELECTOR_TEST_AS_STARTER"
+
+	terminationLog = "ELECTOR_TEST_TERMINATION_LOG" // the file of a kubelet that elector is to find
 )
 
 func TestMain(m *testing.M) {
@@ -48,6 +51,9 @@ func TestMain(m *testing.M) {
 		}
 	}
 	if os.Getenv(asElector) != "" {
+		if path := os.Getenv(terminationLog); path != "" {
+			termlog.Path = func() (string, error) { return path, nil }
+		}
 		main()
 		return
 	}
@@ -416,13 +422,13 @@ func TestAFrozenProgramEndsOnSIGTERM(t *testing.T) {
 
 func TestADeafProgramIsKilledBeforeTheLeaseEndsInAPartition(t *testing.T) {
 	s := newStage(t)
-	cut := s.partition()
+	link := s.link()
 	leader := s.run(deaf, short6...)
 	pid := leader.pid("leading")
 	require.NoError(t, cluster.WriteKubeconfig(s.kubeconfig, shared.UserConfig(user)))
 	standby := s.run(polite, short6...)
 	standby.says("New leader")
-	at := cut()
+	at := link.set(true)
 	dead := s.gone(pid)
 	require.NotContains(t, standby.String(), "leading=", "two programs at once")
 	standby.pid("leading")
@@ -644,8 +650,16 @@ func (l *link) isCut() bool {
 	return l.cut
 }
 
-// partition puts a link in front of the API server, for the replicas started from now on, and returns what cuts it.
-func (s *stage) partition() func() time.Time {
+// set cuts the link, or heals it.
+func (l *link) set(cut bool) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+	return time.Now()
+}
+
+// link puts a link in front of the API server, for the replicas started from now on.
+func (s *stage) link() *link {
 	s.t.Helper()
 	cfg := shared.UserConfig(user)
 	server := strings.TrimPrefix(cfg.Host, "https://")
@@ -683,10 +697,5 @@ func (s *stage) partition() func() time.Time {
 	}()
 	cfg.Host = "https://" + listener.Addr().String()
 	require.NoError(s.t, cluster.WriteKubeconfig(s.kubeconfig, cfg))
-	return func() time.Time {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.cut = true
-		return time.Now()
-	}
+	return l
 }

@@ -171,7 +171,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 		Metrics:       renewals{r.numbers, r.renewed},
 		StateDir:      "-", // its lock would end with this process, and the program's processes a moment later
 	}
-	errs = append(errs, f.election.set(&opts))
+	errs = append(errs, f.election.set(&opts, t))
 	r.elector, err = elector.NewForConfig(t.config, opts)
 	return r, errors.Join(append(errs, err)...)
 }
@@ -280,7 +280,7 @@ func (r *runner) passSignals(stop func()) {
 func (r *runner) lead(ctx context.Context) error {
 	log := klog.FromContext(ctx)
 	term, _ := elector.TermFrom(ctx)
-	d := deadlines{term: term, budget: r.flags.leaseDuration - r.flags.renewDeadline, from: term.ValidUntil()}
+	d := deadlines{term: term, budget: r.flags.leaseDuration - r.flags.renewDeadline, recovery: r.flags.election.recoveryDeadline, from: term.ValidUntil()}
 	if d.from.IsZero() {
 		return nil // lost before it began
 	}
@@ -332,9 +332,10 @@ func (r *runner) start(term elector.Term, d *deadlines) (*program, error) {
 
 // deadlines are worked out from the last renewal that is known.
 type deadlines struct {
-	term   elector.Term
-	budget time.Duration // from the end of the authority to that of the lease
-	from   time.Time     // the end of the authority
+	term     elector.Term
+	budget   time.Duration // from the end of the authority to that of the lease
+	recovery time.Duration // for how long the program may go on without authority; 0 once it is asked to end
+	from     time.Time     // the end of the authority
 }
 
 // renew takes in a renewal. A term that has ended keeps the deadlines it had.
@@ -344,10 +345,23 @@ func (d *deadlines) renew() {
 	}
 }
 
+// stop takes in that the program is asked to end, and reports whether that brings the deadlines nearer. One whose term was
+// suspended has its time to stop from now on.
+func (d *deadlines) stop() bool {
+	if d.recovery == 0 {
+		return false
+	}
+	d.recovery = 0
+	if now := time.Now(); now.After(d.from) {
+		d.from = now
+	}
+	return true
+}
+
 // kill is when elector kills the program, and guard is when the guard does if elector has not. What is left after that
 // is for clocks of different rates.
-func (d *deadlines) kill() time.Time  { return d.from.Add(d.budget / 2) }
-func (d *deadlines) guard() time.Time { return d.from.Add(d.budget * 3 / 4) }
+func (d *deadlines) kill() time.Time  { return d.from.Add(d.recovery + d.budget/2) }
+func (d *deadlines) guard() time.Time { return d.from.Add(d.recovery + d.budget*3/4) }
 
 // often is how often to look for what comes without news.
 const often = 20 * time.Millisecond
@@ -378,6 +392,11 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 			overdue.Reset(time.Until(d.kill()))
 		case <-stopping:
 			stopping, e.asked = nil, !e.ended
+			if d.stop() {
+				p.guard.silent()
+				p.guard.extend(d.guard())
+				overdue.Reset(time.Until(d.kill()))
+			}
 			terminate()
 		case <-grace:
 			e.killed, poll = true, time.After(0)
