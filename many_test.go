@@ -121,19 +121,18 @@ func TestADeadConnectionCostsNoneOfThirtyItsTerm(t *testing.T) {
 
 // The watches beyond the first have a connection of their own. No renewal finds out that it is dead.
 func TestADeadConnectionCostsNoneOfManyItsTermAndTheWatchesComeBack(t *testing.T) {
-	for dead := range 3 { // two for 120 requests and 50 watches, one for the other watches
-
+	for dead := range 3 { // two for the requests and 90 watches, one for the other watches
 		overWire(t, func(w *wire) {
-			all := w.elect(120, w.client())
-			time.Sleep(time.Minute)
+			all := w.elect(100, w.client())
+			time.Sleep(30 * time.Second)
 			made := w.made()
 			gone := w.kill(dead)
-			time.Sleep(2 * time.Minute)
+			time.Sleep(time.Minute)
 			w.oneTermEach(all)
 			assert.True(t, gone.closed.Load())
 			assert.LessOrEqual(t, w.made(), made+3, "a spare one, and two in its place")
 			gets := w.requests("GET")
-			time.Sleep(time.Minute)
+			time.Sleep(30 * time.Second)
 			assert.Equal(t, gets, w.requests("GET"), "who has no watch polls")
 		})
 	}

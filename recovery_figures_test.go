@@ -1,6 +1,7 @@
 package elector_test
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -124,9 +125,11 @@ func (r *recovery) outage(t *testing.T, c contender, o away, length time.Duratio
 	})
 }
 
+var outagesEach = flag.Int("outages", 3, "how many outages of each kind TestFiguresOfOutages plays; the README's figures are of 20")
+
 // TestFiguresOfOutages prints the README's figures of outages of the API for everybody, as TestFigures does.
 func TestFiguresOfOutages(t *testing.T) {
-	const runs = 20
+	runs := *outagesEach
 	t.Logf("%-26s %-32s %s", "", "outage, three replicas", "moves, terms lost, callbacks begun, valid after its end: median / worst")
 	for _, dies := range []bool{false, true} {
 		for _, o := range outages {
