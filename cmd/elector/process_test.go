@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -76,10 +77,12 @@ func defaultSignals() {
 }
 
 // signalsOf reads a set of signals from /proc/<pid>/status.
+// signalsOf is a set of signals in the status of a process. The C library's own, 32 and 33, are left out: make starts its
+// commands with them ignored.
 func signalsOf(status, set string) (signals int) {
 	_, after, _ := strings.Cut(status, set+":")
 	_, _ = fmt.Sscanf(after, "%x", &signals)
-	return signals
+	return signals & math.MaxInt32
 }
 
 func mask(signals ...syscall.Signal) (m int) {

@@ -96,17 +96,17 @@ func ownFailure(err error) error {
 
 // runLogged runs with a standard error that can stop nothing, and says there what went wrong.
 func (f *runFlags) runLogged(ctx context.Context, args []string) error {
-	r, err := f.runner(args)
-	if err != nil {
-		return ownFailure(err)
-	}
 	disregard(syscall.SIGPIPE)
 	stderr, err := relayStderr()
 	if err != nil {
 		return ownFailure(err)
 	}
 	defer stderr.close()
-	return &exitError{code: exitCode(ownFailure(f.run(ctx, r)), os.Stderr.WriteString)}
+	r, err := f.runner(args) // client-go logs that it has read a kubeconfig
+	if err == nil {
+		err = f.run(ctx, r)
+	}
+	return &exitError{code: exitCode(ownFailure(err), os.Stderr.WriteString)}
 }
 
 func (f *runFlags) run(ctx context.Context, r *runner) error {
