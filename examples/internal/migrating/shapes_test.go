@@ -34,7 +34,7 @@ var shapes = []shape{
 	{program: "restarts", joined: true, within: 10 * time.Second},
 	{program: "several", joined: true, within: 10 * time.Second},
 	{program: "deaf", within: 10 * time.Second},
-	{program: "late", within: 30 * time.Second, killed: true},
+	{program: "late", within: 10 * time.Second, killed: true}, // a drain of 5 s, and the notice of 2 s
 	{program: "background", joined: true, within: 10 * time.Second},
 	{program: "unreleased", within: 30 * time.Second, slow: true},
 	{program: "hostname", joined: true, within: 10 * time.Second},
