@@ -28,6 +28,7 @@ type shape struct {
 	joined  bool          // the next one works only after the old one has stopped
 	within  time.Duration // from SIGTERM to the next leader's work: much more than it takes, for a machine under load
 	slow    bool          // before, nothing is released
+	leads   time.Duration // for how long it leads before it is stopped
 	killed  bool          // it does not stop by itself: before it exits in OnStoppedLeading, and afterwards it says why it ends
 }
 
@@ -42,6 +43,7 @@ var shapes = []shape{
 	{program: "unreleased", within: 30 * time.Second, slow: true},
 	{program: "hostname", joined: true, within: 10 * time.Second},
 	{program: "health", joined: true, within: 10 * time.Second},
+	{program: "throttled", joined: true, within: 10 * time.Second, leads: 30 * time.Second},
 }
 
 func TestClientGoProgramsMoveOverByTheImportAlone(t *testing.T) {
@@ -72,6 +74,8 @@ func handOver(t *testing.T, c shape, binary string) time.Duration {
 		code, body := f.Get(old, "/healthz")
 		require.Equal(t, 200, code, body)
 	}
+	time.Sleep(c.leads)
+	require.NotContains(t, f.Log(old), "Stopped")
 	at := f.Terminate(old)
 	works := f.await(next, "Working")
 	if ended := f.ExitCode(old); c.killed && binary == "moved" {
