@@ -36,8 +36,8 @@ var exit = os.Exit
 //     hear that it should stop; or one that has returned before, because its goroutines do the work. Both are as safe as
 //     with client-go's own lock: see ReleaseOnCancel there.
 //   - Any other may drain for Options.DrainLimit, which is LeaseDuration − RenewDeadline unless change sets it. If it still
-//     runs then, the process is ended by os.Exit(1), which the log explains; OnStoppedLeading is not called. Set to zero,
-//     there is no limit: the Lease is kept for as long as it runs.
+//     runs then, the process gives the Lease up with a notice of two seconds and is ended by os.Exit(1), which the log
+//     explains; OnStoppedLeading is not called. Set to zero, there is no limit: the Lease is kept for as long as it runs.
 //   - Without ReleaseOnCancel nothing is released. The Lease is kept while OnStartedLeading runs, for DrainLimit at most, and
 //     then it expires.
 //   - If OnStartedLeading still runs after a loss when three quarters of LeaseDuration − RenewDeadline are spent, the
