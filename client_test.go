@@ -3,15 +3,18 @@ package elector_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -20,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
 	"github.com/elector-go/elector/electortest"
@@ -132,6 +136,36 @@ func TestNoRequestWaitsForAWarningToBeHandled(t *testing.T) {
 	}
 	close(handler.opened)
 	require.Equal(t, "a policy says so", <-handler.got)
+}
+
+// Client-go up to v0.33 does not read what the API says to a watch that it refuses: "unknown" is all that it tells.
+func TestARefusedRightIsNamedWhateverClientGoMakesOfTheAnswer(t *testing.T) {
+	server := serveCounted(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+			"message": "leases.coordination.k8s.io \"x\" is forbidden: User \"u\" is not allowed"}`)
+	}))
+	lines := make(chan string, 100)
+	logger := funcr.New(func(_, line string) { lines <- line }, funcr.Options{})
+	e, err := elector.NewForConfig(server.config(), elector.Options{
+		Namespace: namespace, Name: name, StateDir: "-", Run: func(context.Context) error { return nil },
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+	returned := make(chan error, 1)
+	go func() { returned <- e.Run(ctx) }()
+	for missing := map[string]bool{"get": true, "watch": true}; len(missing) > 0; {
+		line := <-lines
+		assert.NotContains(t, line, "webhook")
+		for verb := range missing {
+			if strings.Contains(line, verb+" lease") && strings.Contains(line, `grant the verb \"`+verb) {
+				delete(missing, verb)
+			}
+		}
+	}
+	cancel()
+	require.NoError(t, <-returned)
 }
 
 func TestElectorsOfOneClientLeaveNothingBehind(t *testing.T) {

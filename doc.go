@@ -65,8 +65,9 @@
 // # What is not promised
 //
 // A process that is suspended, or gets no CPU, cannot stop itself, and a request that was sent cannot be taken back.
-// [Term.Valid] reads the clocks at each call, so it is false on the first call after the process resumes. With
-// [Term.Token], an outside system can refuse the writes of a past leader.
+// [Term.Valid] reads the clocks at each call, so it is false on the first call after the process resumes, unless both
+// clocks stood still, as in a virtual machine that was paused. With [Term.Token], an outside system can refuse the writes of
+// a past leader.
 //
 // While a term is suspended (see [Options.RecoveryDeadline]), another replica may lead, so two callbacks may run at once. Only
 // one of their terms is valid. A write without the gate has to carry [Term.Token] to something that checks it, or wait in

@@ -242,6 +242,34 @@ func TestErrorsOfTheAPIAreRetriedAndVisible(t *testing.T) {
 	})
 }
 
+// Credentials or a Role that are wrong for two minutes. A restart helps nothing, and takes away the webhooks of standbys.
+func TestAnAPIThatRefusesIsNoReasonToRestartAnybody(t *testing.T) {
+	for name, refusal := range map[string]error{"401": electortest.Unauthorized(), "403": electortest.Forbidden("update")} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				first := w.join("a")
+				w.awaitLeader(time.Second)
+				all := []*replica{first, w.join("b")}
+				time.Sleep(time.Minute)
+				for _, r := range all {
+					r.client.Intercept(func(electortest.Request) electortest.Fault { return electortest.Fault{Err: refusal} })
+				}
+				for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+					for _, r := range all {
+						require.NoError(w, r.el.Check(nil))
+					}
+				}
+				assert.False(w, first.el.IsLeader())
+				for _, r := range all {
+					assert.ErrorContains(w, r.el.Status().LastError, map[string]string{"401": "unauthorized", "403": "grant the verb"}[name])
+					r.client.Intercept(nil)
+				}
+				w.awaitLeader(10 * time.Second)
+			})
+		})
+	}
+}
+
 func TestAnAPIOutOfReachIsNoReasonToRestartAStandby(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := w.join("a")

@@ -127,7 +127,7 @@ func explain(err error, verb, namespace, name string) error {
 		return fmt.Errorf("%s: namespace %q is being deleted: nothing can be created in it: %w", what, namespace, err)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
 		return fmt.Errorf("%s: a ResourceQuota of namespace %q forbids one more object: raise it, or create the Lease beforehand: %w", what, namespace, err)
-	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot "+verb+" resource"):
+	case apierrors.IsForbidden(err) && (verb == "get" || verb == "watch" || strings.Contains(err.Error(), "cannot "+verb+" resource")): // what is read passes no admission check
 		advice := fmt.Sprintf("grant the verb %q on resource %q of apiGroup %q in namespace %q to this identity (Role and RoleBinding)",
 			verb, "leases", "coordination.k8s.io", namespace)
 		if verb == "create" {

@@ -124,6 +124,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
 	for err, want := range map[error]string{
 		apierrors.NewForbidden(leases, "x", errors.New(`User "u" cannot update resource "leases" in API group "coordination.k8s.io"`)): `update lease shop/orders: forbidden: grant the verb "update" on resource "leases" of apiGroup "coordination.k8s.io" in namespace "shop"`,
+		apierrors.NewForbidden(leases, "x", errors.New("no, says a policy")):                                                           `update lease shop/orders: forbidden by a webhook`,
 		apierrors.NewUnauthorized("no"):                           "update lease shop/orders: unauthorized: the API server does not accept this client's credentials",
 		apierrors.NewNotFound(schema.GroupResource{}, "shop"):     `update lease shop/orders: not found: create namespace "shop"`,
 		fmt.Errorf("wrapped: %w", apierrors.NewUnauthorized("x")): "unauthorized",

@@ -601,6 +601,33 @@ func TestAnotherHoldersNameEndsTheCallbackAtOnce(t *testing.T) {
 	}
 }
 
+// A virtual machine that was paused may go on with both clocks where they were: to it, another's term has begun in no time.
+func TestATermIsValidWhereBothClocksStoodStillUntilTheAPISaysThatItIsNot(t *testing.T) {
+	for name, away := range map[string]bool{"the API answers": false, "the API is away": true} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.api.Client("a").ForbidWatch(true)
+				a := w.join("a")
+				w.awaitLeader(time.Second)
+				time.Sleep(time.Minute)
+				if away {
+					a.client.Partition(electortest.Both)
+				}
+				term := w.last().term
+				left := time.Until(term.ValidUntil())
+				w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("b") })
+				assert.True(w, term.Valid())
+				limit := 2*time.Second + 50*time.Millisecond // RetryPeriod, and an answer
+				if away {
+					limit = left
+				}
+				took := w.within(limit, "the term is not valid", func() bool { return !term.Valid() })
+				assert.True(w, !away || took > left-10*time.Millisecond, "%v of %v", took, left)
+			})
+		})
+	}
+}
+
 func TestErrorsAndTimeoutsAreNotLoss(t *testing.T) {
 	errs := []error{electortest.TooManyRequests(time.Second), electortest.InternalError(), electortest.Unavailable(), electortest.Timeout(),
 		electortest.Forbidden("update"), electortest.Unauthorized(), errors.New("connection refused")}

@@ -2,7 +2,6 @@ package elector
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/elector-go/elector/internal/lockfile"
+	"github.com/elector-go/elector/internal/mistake"
 )
 
 // stateDir is the file in Options.StateDir that proves a process dead (S12). A candidate locks it for as long as its
@@ -94,7 +94,7 @@ func checkStateDir(option string, lease types.NamespacedName) error {
 	if errors.Is(err, lockfile.ErrLocked) {
 		return nil
 	}
-	return fmt.Errorf("Options.StateDir: it must be a directory that exists, can be written to, and is on a file system of this machine, as an emptyDir; in a pod it can be left empty: %w", err)
+	return mistake.In("StateDir", "it must be a directory that exists, can be written to, and is on a file system of this machine, as an emptyDir; in a pod it can be left empty: %w", err)
 }
 
 func newStateDir(log logBeside, option string, lease types.NamespacedName) *stateDir {

@@ -113,6 +113,12 @@ func (t Term) String() string {
 // Valid reports whether the term has authority at this moment: it has not ended, and less than RenewDeadline has passed
 // since the last successful renewal was sent, by the monotonic clock and by the wall clock. It stays true while a
 // callback drains for another reason than a loss, because the Lease is kept until the callback has returned.
+//
+// It reads the clocks at each call, so it is false on the first call after a process or a machine was suspended for longer
+// than the authority lasts. Where both clocks stood still meanwhile, as in a virtual machine that was paused and whose wall
+// clock nobody has set since, the first calls return true, though another replica may lead: until the API says so, by
+// the watch or by an answer to the next renewal, and without the API for what was left of RenewDeadline at the pause. There
+// only the Token protects what is written.
 func (t Term) Valid() bool { return t.term != nil && t.validAt(now()) }
 
 // Await returns nil once the term is valid: at once, unless it is suspended (see Options.RecoveryDeadline). It returns the

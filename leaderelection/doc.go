@@ -34,9 +34,9 @@
 //     Client-go notices a loss up to [LockRenewDeadline] later than Options.Run does. A term that is not renewed ends that
 //     much earlier to make up for it. Nothing makes up for it when another holder takes the Lease.
 //   - Elector.StepDown ends client-go's Run as a loss does. With NewLock the Lease then has to expire.
-//   - The identity is the config's. A process that is restarted under the name that it had when it crashed waits until
-//     its old Lease has expired. Client-go's own lock takes that Lease at once, without a proof that the old process is
-//     dead. With Options.StateDir it leads at once, too.
+//   - The identity is the config's. A process that is restarted under the name that it had when it crashed leads at once
+//     if the old process is proven dead, as it is in a pod on Linux and with Options.StateDir, and waits otherwise until its
+//     old Lease has expired. Client-go's own lock takes that Lease at once, without a proof.
 //   - Without ReleaseOnCancel, a second Run continues the same term if it is still valid, and otherwise waits for the
 //     Lease.
 //

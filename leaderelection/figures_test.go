@@ -114,6 +114,56 @@ func TestAStandbySendsNothing(t *testing.T) {
 	}
 }
 
+// forbidden makes a program that may not watch, with the durations that OpenShift's operators have, or shorter ones.
+func forbidden(leaseDuration, renewDeadline, retryPeriod time.Duration) func(p *program) {
+	return func(p *program) {
+		p.client.ForbidWatch(true)
+		p.config.LeaseDuration, p.config.RenewDeadline, p.config.RetryPeriod = leaseDuration, renewDeadline, retryPeriod
+	}
+}
+
+func TestWithoutTheRightToWatchNoMoreIsAskedThanByClientGo(t *testing.T) {
+	for name, change := range map[string]func(p *program){
+		"15, 10, 2 s": forbidden(15*time.Second, 10*time.Second, 2*time.Second), "40, 30, 10 s": forbidden(40*time.Second, 30*time.Second, 10*time.Second),
+		"137, 107, 26 s": forbidden(137*time.Second, 107*time.Second, 26*time.Second),
+	} {
+		count := func(start func(f *fleet, who string, change ...func(p *program)) *program) (leader, standby, watches int) {
+			inFleet(t, func(f *fleet) {
+				start(f, "leader", change)
+				f.await(time.Minute, nil)
+				start(f, "standby", change)
+				f.pass(20 * time.Minute) // what is refused is tried ever later
+				f.api.ResetRequests()
+				f.pass(time.Hour)
+				watches = max(f.api.Requests("leader", "watch"), f.api.Requests("standby", "watch"))
+				leader, standby = f.api.Requests("leader", ""), f.api.Requests("standby", "")
+			})
+			return leader, standby, watches
+		}
+		leader, standby, watches := count((*fleet).start)
+		theirLeader, theirStandby, _ := count((*fleet).startClientGo)
+		t.Logf("%s, requests in an hour: leader %d, standby %d, each with %d watches; client-go %d, %d", name, leader, standby, watches, theirLeader, theirStandby)
+		require.LessOrEqual(t, watches, 4, "one each quarter of an hour")
+		require.LessOrEqual(t, leader-watches, theirLeader*101/100, "client-go counts RetryPeriod from the answer")
+	}
+}
+
+func TestWithoutTheRightToWatchAHandOverIsNoSlowerThanClientGos(t *testing.T) {
+	change := forbidden(137*time.Second, 107*time.Second, 26*time.Second)
+	mean := func(start func(f *fleet, who string, change ...func(p *program)) *program) (mean time.Duration) {
+		inFleet(t, func(f *fleet) {
+			f.lenient = true
+			for _, took := range handOvers(f, func(f *fleet, who string) *program { return start(f, who, change) }, 200) {
+				mean += took / 200
+			}
+		})
+		return mean
+	}
+	ours, theirs := mean((*fleet).start), mean((*fleet).startClientGo)
+	t.Logf("clean stop without watch, RetryPeriod 26 s: mean of 200 %v, client-go %v", ours, theirs)
+	require.LessOrEqual(t, ours, theirs*6/5, "each is a mean of random waits")
+}
+
 func TestALossIsActedOnBeforeTheStopBudgetIsTouched(t *testing.T) {
 	for _, s := range starters {
 		for kind, cut := range map[string]func(p *program){

@@ -3,6 +3,7 @@ package leaderelection_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -396,7 +397,7 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 			func() error {
 				_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{Lock: &resourcelock.LeaseLock{}, Callbacks: callbacks})
 				return err
-			}, []string{"LeaseLock.Client: required"},
+			}, []string{"Lock.Client: required", "Lock.LeaseMeta.Name: required"},
 		},
 		"Upgrade of another lock": {
 			func() error {
@@ -421,7 +422,7 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 					LeaseDuration: time.Second, RenewDeadline: 2 * time.Second,
 				})
 				return err
-			}, []string{"Options.Name", "Options.RenewDeadline"},
+			}, []string{"Lock.LeaseMeta.Name: required", "RenewDeadline: "},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -434,6 +435,36 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	}
 }
 
+// Who has changed the import path knows the fields of the config, and of a Lock's Options nothing.
+func TestMistakesAreNamedByTheFieldsOfTheConfig(t *testing.T) {
+	leases := electortest.NewServer().Client("a").CoordinationV1()
+	_, err := leaderelection.Upgrade(leaderelection.LeaderElectionConfig{
+		Lock:          &resourcelock.LeaseLock{LeaseMeta: metav1.ObjectMeta{Namespace: "a.b", Name: "X_y"}, Client: leases},
+		LeaseDuration: 5 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: time.Millisecond,
+		Callbacks: leaderelection.LeaderCallbacks{OnStoppedLeading: func() {}},
+	}, func(o *elector.Options) {
+		o.DrainLimit, o.RecoveryDeadline, o.StateDir = -1, -1, filepath.Join(t.TempDir(), "missing")
+		o.Run = func(context.Context) error { return nil }
+	})
+	text, ok := strings.CutPrefix(err.Error(), "leaderelection: ")
+	require.True(t, ok)
+	mistakes := strings.Split(text, "\n")
+	for i, says := range []string{
+		"Callbacks.OnStartedLeading: required",
+		"elector.Options.Run: must be nil",
+		`Lock.LeaseMeta.Name: "X_y" is not an object name`,
+		`Lock.LeaseMeta.Namespace: "a.b" is not a namespace's name`,
+		"RenewDeadline: 10s: must be less than LeaseDuration (5s): the difference is the time OnStartedLeading has to stop",
+		"elector.Options.RecoveryDeadline: ",
+		"elector.Options.DrainLimit: ",
+		"RetryPeriod: 1ms: must be",
+		"elector.Options.StateDir: it must be a directory that exists",
+	} {
+		require.True(t, strings.HasPrefix(mistakes[i], says), mistakes[i])
+	}
+	require.Len(t, mistakes, 9)
+}
+
 // What a newer client-go adds must not be lost without a word.
 func TestAFieldThatIsNotKnownIsRefusedByName(t *testing.T) {
 	type config struct {
@@ -444,8 +475,8 @@ func TestAFieldThatIsNotKnownIsRefusedByName(t *testing.T) {
 	require.Empty(t, leaderelection.Unknown(config{Lock: &resourcelock.LeaseLock{}}))
 	errs := leaderelection.Unknown(config{Succession: new(int), WriteGate: true})
 	require.Len(t, errs, 2)
-	require.EqualError(t, errs[0], `LeaderElectionConfig.Succession: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
-	require.ErrorContains(t, errs[1], "LeaderElectionConfig.WriteGate: not supported yet")
+	require.EqualError(t, errs[0], `Succession: not supported yet: leave it out, or import "k8s.io/client-go/tools/leaderelection" in place of this package`)
+	require.ErrorContains(t, errs[1], "WriteGate: not supported yet")
 	require.Empty(t, leaderelection.Unknown(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{}, LeaseDuration: 1, RenewDeadline: 1, RetryPeriod: 1, Callbacks: callbacks, WatchDog: &leaderelection.HealthzAdaptor{},
 		ReleaseOnCancel: true, Name: "n", Coordinated: true,

@@ -101,7 +101,7 @@ func newLock(opts elector.Options, makeElector func(*Lock, elector.Options) (*el
 	l := &Lock{changed: make(chan struct{}), overruns: opts.OnOverrun != nil, drainLimit: opts.DrainLimit, hides: opts.RecoveryDeadline > 0}
 	var taken error
 	if opts.Run != nil {
-		taken = errors.New("Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")
+		taken = errors.New("elector.Options.Run: must be nil: the lock sets it; the work of the leader belongs in client-go's OnStartedLeading")
 	}
 	seen := opts.OnNewLeader
 	opts.OnNewLeader = func(identity string) {

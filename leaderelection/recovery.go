@@ -35,12 +35,12 @@ func recoveryOf(config any) (time.Duration, error) {
 		case ok && deadline == nil:
 			return noLimit, nil
 		case ok && *deadline < time.Second:
-			return 0, fmt.Errorf("LeaderElectionConfig.Recovery.RecoveryDeadline: %v: must be at least 1s; leave it out for no limit", *deadline)
+			return 0, fmt.Errorf("Recovery.RecoveryDeadline: %v: must be at least 1s; leave it out for no limit", *deadline)
 		case ok:
 			return *deadline, nil
 		}
 	}
-	return 0, fmt.Errorf("LeaderElectionConfig.Recovery: a %v that is not that of client-go v0.38, and not supported: leave it out, or import %q in place of this package",
+	return 0, fmt.Errorf("Recovery: a %v that is not that of client-go v0.38, and not supported: leave it out, or import %q in place of this package",
 		v.Type(), reflect.TypeFor[LeaderElectionConfig]().PkgPath())
 }
 

@@ -43,11 +43,11 @@ func TestRecoveryIsReadAsFarAsItIsKnown(t *testing.T) {
 		}{&struct {
 			RecoveryDeadline *time.Duration
 			Retries          int
-		}{nil, 1}}, 0, "LeaderElectionConfig.Recovery: a *struct"},
+		}{nil, 1}}, 0, "Recovery: a *struct"},
 		{"a deadline of another type", &struct {
 			Recovery *struct{ RecoveryDeadline time.Duration }
-		}{&struct{ RecoveryDeadline time.Duration }{1}}, 0, "LeaderElectionConfig.Recovery: a *struct"},
-		{"another type", &struct{ Recovery bool }{true}, 0, "LeaderElectionConfig.Recovery: a bool"},
+		}{&struct{ RecoveryDeadline time.Duration }{1}}, 0, "Recovery: a *struct"},
+		{"another type", &struct{ Recovery bool }{true}, 0, "Recovery: a bool"},
 	} {
 		got, err := read(c.config)
 		assert.Equal(t, c.want, got, c.what)

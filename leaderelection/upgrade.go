@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/mistake"
 	"github.com/elector-go/elector/internal/optional"
 )
 
@@ -37,8 +39,8 @@ var (
 //     hear that it should stop; or one that has returned before, because its goroutines do the work. Both are as safe as
 //     with client-go's own lock: see ReleaseOnCancel there.
 //   - Any other may drain for Options.DrainLimit, which is LeaseDuration − RenewDeadline unless change sets it. If it still
-//     runs then, the process is ended by os.Exit(1), which the log explains; OnStoppedLeading is not called. Set to zero,
-//     there is no limit: the Lease is kept for as long as it runs.
+//     runs then, the process gives the Lease up with a notice of two seconds and is ended by os.Exit(1), which the log
+//     explains; OnStoppedLeading is not called. Set to zero, there is no limit: the Lease is kept for as long as it runs.
 //   - Without ReleaseOnCancel nothing is released. The Lease is kept while OnStartedLeading runs, for DrainLimit at most, and
 //     then it expires.
 //   - If OnStartedLeading still runs after a loss when three quarters of LeaseDuration − RenewDeadline are spent, the
@@ -57,19 +59,22 @@ var (
 // config. A field of a newer client-go that this package does not know is refused if it is set.
 func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (LeaderElectionConfig, error) {
 	opts := optionsOf(config)
-	lease, err := leaseOf(config)
-	deadline, unknown := recoveryOf(&config)
-	if err = errors.Join(err, unknown); err != nil {
-		_, durations := opts.Promise()
-		return config, fmt.Errorf("leaderelection: %w", errors.Join(err, durations))
+	lease, mistakes := leaseOf(config)
+	deadline, err := recoveryOf(&config)
+	if err != nil {
+		mistakes = append(mistakes, err)
 	}
 	opts.RecoveryDeadline = deadline
-	opts.Namespace, opts.Name, opts.Identity = lease.LeaseMeta.Namespace, lease.LeaseMeta.Name, lease.LockConfig.Identity
-	if opts.Labels, err = optional.Labels(lease, "Labels"); err != nil {
-		return config, fmt.Errorf("leaderelection: Lock: %w", err)
-	}
-	if recorder := lease.LockConfig.EventRecorder; recorder != nil {
-		opts.Events = events{recorder}
+	if lease != nil {
+		opts.Namespace, opts.Name, opts.Identity = lease.LeaseMeta.Namespace, lease.LeaseMeta.Name, lease.LockConfig.Identity
+		labels, err := optional.Labels(lease, "Labels")
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("Lock: %w", err))
+		}
+		opts.Labels = labels
+		if recorder := lease.LockConfig.EventRecorder; recorder != nil {
+			opts.Events = events{recorder}
+		}
 	}
 	for _, c := range change {
 		c(&opts)
@@ -83,9 +88,9 @@ func Upgrade(config LeaderElectionConfig, change ...func(*elector.Options)) (Lea
 			})
 		}
 	}
-	l, err := NewLock(lease.Client, opts)
-	if err != nil {
-		return config, err
+	l, err := lockOf(lease, opts)
+	if err = errors.Join(append(mistakes, err)...); err != nil {
+		return config, fmt.Errorf("leaderelection: %w", mistake.Reword(err, names))
 	}
 	margin := l.margin
 	l.exits, l.joins, l.margin = exits, true, 0 // the context of OnStartedLeading ends with the term itself
@@ -157,31 +162,58 @@ func die(limit time.Duration, say func(log klog.Logger)) {
 	exit(1)
 }
 
-// leaseOf returns the lock of config, and all that is wrong with config but for what NewLock finds.
-func leaseOf(config LeaderElectionConfig) (*resourcelock.LeaseLock, error) {
-	var errs []error
+// names are a LeaderElectionConfig's names of what an Elector is told by its Options.
+var names = mistake.Names{
+	"Name":             "Lock.LeaseMeta.Name",
+	"Namespace":        "Lock.LeaseMeta.Namespace",
+	"Labels":           "Lock.Labels",
+	"Identity":         "Lock.LockConfig.Identity",
+	"LeaseDuration":    "LeaseDuration",
+	"RenewDeadline":    "RenewDeadline",
+	"RetryPeriod":      "RetryPeriod",
+	"Run":              "OnStartedLeading",
+	"StateDir":         "elector.Options.StateDir",
+	"DrainLimit":       "elector.Options.DrainLimit",
+	"RecoveryDeadline": "elector.Options.RecoveryDeadline",
+}
+
+// leaseOf returns the lock of config, nil if there is none that can be used, and all that is wrong with config but for
+// what an Elector finds.
+func leaseOf(config LeaderElectionConfig) (lease *resourcelock.LeaseLock, errs []error) {
 	lease, ok := config.Lock.(*resourcelock.LeaseLock)
 	switch _, again := config.Lock.(*Lock); {
-	case config.Lock == nil:
-		errs = append(errs, errors.New("LeaderElectionConfig.Lock: required: a *resourcelock.LeaseLock"))
+	case config.Lock == nil, ok && lease == nil:
+		errs = append(errs, errors.New("Lock: required: a *resourcelock.LeaseLock"))
 	case again:
-		errs = append(errs, errors.New("LeaderElectionConfig.Lock: is a *leaderelection.Lock already: upgrade a config once"))
+		errs = append(errs, errors.New("Lock: is a *leaderelection.Lock already: upgrade a config once"))
 	case !ok:
-		errs = append(errs, fmt.Errorf("LeaderElectionConfig.Lock: %T: must be a *resourcelock.LeaseLock: move the election to a Lease first", config.Lock))
-	case lease == nil || lease.Client == nil:
-		errs = append(errs, errors.New("LeaderElectionConfig.Lock: LeaseLock.Client: required: as clientset.CoordinationV1()"))
+		errs = append(errs, fmt.Errorf("Lock: %T: must be a *resourcelock.LeaseLock: move the election to a Lease first", config.Lock))
+	case lease.Client == nil:
+		errs = append(errs, errors.New("Lock.Client: required: as clientset.CoordinationV1()"))
 	}
 	errs = append(errs, unknown(config)...)
 	if config.Coordinated {
-		errs = append(errs, errors.New("LeaderElectionConfig.Coordinated: must be false: coordinated leader election is not supported"))
+		errs = append(errs, errors.New("Coordinated: must be false: coordinated leader election is not supported"))
 	}
 	if config.Callbacks.OnStartedLeading == nil {
-		errs = append(errs, errors.New("LeaderElectionConfig.Callbacks.OnStartedLeading: required: the function to run while leading"))
+		errs = append(errs, errors.New("Callbacks.OnStartedLeading: required: the function to run while leading"))
 	}
 	if config.Callbacks.OnStoppedLeading == nil {
-		errs = append(errs, errors.New("LeaderElectionConfig.Callbacks.OnStoppedLeading: required: client-go calls it when its Run ends"))
+		errs = append(errs, errors.New("Callbacks.OnStoppedLeading: required: client-go calls it when its Run ends"))
 	}
-	return lease, errors.Join(errs...)
+	return lease, errs
+}
+
+// lockOf makes the Lock in place of lease. Without a client another stands for it, so that what else is wrong is found, too.
+func lockOf(lease *resourcelock.LeaseLock, opts elector.Options) (*Lock, error) {
+	switch {
+	case lease == nil: // and so there are no names
+		_, err := opts.Promise()
+		return nil, err
+	case lease.Client == nil:
+		return NewLockForConfig(&rest.Config{}, opts)
+	}
+	return NewLock(lease.Client, opts)
 }
 
 // known is the fields of a LeaderElectionConfig that mean here what they mean to client-go.
@@ -192,7 +224,7 @@ func unknown(config any) (errs []error) {
 	v := reflect.ValueOf(config)
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Name; !slices.Contains(known, name) && !v.Field(i).IsZero() {
-			errs = append(errs, fmt.Errorf("LeaderElectionConfig.%s: not supported yet: leave it out, or import %q in place of this package", name, reflect.TypeFor[LeaderElectionConfig]().PkgPath()))
+			errs = append(errs, fmt.Errorf("%s: not supported yet: leave it out, or import %q in place of this package", name, reflect.TypeFor[LeaderElectionConfig]().PkgPath()))
 		}
 	}
 	return errs

@@ -29,15 +29,17 @@ const forever = time.Duration(-1)
 
 // names are the manager's names of what an Elector is told by its Options.
 var names = mistake.Names{
-	"Name":          "LeaderElectionID",
-	"Namespace":     "LeaderElectionNamespace",
-	"Labels":        "LeaderElectionLabels",
-	"LeaseDuration": "LeaseDuration",
-	"RenewDeadline": "RenewDeadline",
-	"RetryPeriod":   "RetryPeriod",
-	"Run":           "the manager",
-	"Identity":      "elector.Options.Identity",
-	"DrainLimit":    "elector.Options.DrainLimit",
+	"Name":             "LeaderElectionID",
+	"Namespace":        "LeaderElectionNamespace",
+	"Labels":           "LeaderElectionLabels",
+	"LeaseDuration":    "LeaseDuration",
+	"RenewDeadline":    "RenewDeadline",
+	"RetryPeriod":      "RetryPeriod",
+	"Run":              "the manager",
+	"Identity":         "elector.Options.Identity",
+	"StateDir":         "elector.Options.StateDir",
+	"DrainLimit":       "elector.Options.DrainLimit",
+	"RecoveryDeadline": "elector.Options.RecoveryDeadline",
 }
 
 // Elect makes the manager that is made from opts elect by an Elector. Call it just before manager.New; cfg is not changed.

@@ -192,7 +192,7 @@ func TestStepDown(t *testing.T) {
 		code, out, errs := s.ask("step-down", "-wait", s.namespace+"/batch")
 		require.Zero(t, code, errs)
 		require.Equal(t, "asked "+first+" to step down\n", out[:strings.Index(out, "\n")+1])
-		require.Regexp(t, `\n`+s.holder()+` leads, after \d+m?s`, out)
+		require.Regexp(t, `\n`+s.holder()+` leads, after [\d.]+m?s`, out)
 		require.NotEqual(t, first, s.holder())
 		standby.pid("leading")
 		require.False(t, alive(pid))

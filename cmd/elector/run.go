@@ -96,17 +96,21 @@ func ownFailure(err error) error {
 
 // runLogged runs with a standard error that can stop nothing, and says there what went wrong.
 func (f *runFlags) runLogged(ctx context.Context, args []string) error {
+	r, err := f.runner(args)
+	if err != nil {
+		return ownFailure(err)
+	}
 	disregard(syscall.SIGPIPE)
 	stderr, err := relayStderr()
 	if err != nil {
 		return ownFailure(err)
 	}
 	defer stderr.close()
-	r, err := f.runner(args) // client-go logs that it has read a kubeconfig
-	if err == nil {
-		err = f.run(ctx, r)
+	var level klog.Level
+	if err := level.Set(f.verbosity); err != nil { // not before: client-go logs that it reads a kubeconfig
+		return ownFailure(err)
 	}
-	return &exitError{code: exitCode(ownFailure(err), os.Stderr.WriteString)}
+	return &exitError{code: exitCode(ownFailure(f.run(ctx, r)), os.Stderr.WriteString)}
 }
 
 func (f *runFlags) run(ctx context.Context, r *runner) error {
@@ -134,8 +138,7 @@ func (f *runFlags) run(ctx context.Context, r *runner) error {
 // runner reports all mistakes at once.
 func (f *runFlags) runner(args []string) (*runner, error) {
 	var errs []error
-	var level klog.Level
-	if err := level.Set(f.verbosity); err != nil {
+	if _, err := strconv.ParseInt(f.verbosity, 10, 32); err != nil {
 		errs = append(errs, fmt.Errorf("-v: %w", err))
 	}
 	if f.lease == "" {

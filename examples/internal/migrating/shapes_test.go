@@ -1,7 +1,10 @@
 package migrating
 
 import (
+	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +28,7 @@ type shape struct {
 	joined  bool          // the next one works only after the old one has stopped
 	within  time.Duration // from SIGTERM to the next leader's work: much more than it takes, for a machine under load
 	slow    bool          // before, nothing is released
+	leads   time.Duration // for how long it leads before it is stopped
 	killed  bool          // it does not stop by itself: before it exits in OnStoppedLeading, and afterwards it says why it ends
 }
 
@@ -34,11 +38,12 @@ var shapes = []shape{
 	{program: "restarts", joined: true, within: 10 * time.Second},
 	{program: "several", joined: true, within: 10 * time.Second},
 	{program: "deaf", within: 10 * time.Second},
-	{program: "late", within: 30 * time.Second, killed: true},
+	{program: "late", within: 10 * time.Second, killed: true}, // a drain of 5 s, and the notice of 2 s
 	{program: "background", joined: true, within: 10 * time.Second},
 	{program: "unreleased", within: 30 * time.Second, slow: true},
 	{program: "hostname", joined: true, within: 10 * time.Second},
 	{program: "health", joined: true, within: 10 * time.Second},
+	{program: "throttled", joined: true, within: 10 * time.Second, leads: 30 * time.Second},
 }
 
 func TestClientGoProgramsMoveOverByTheImportAlone(t *testing.T) {
@@ -69,6 +74,8 @@ func handOver(t *testing.T, c shape, binary string) time.Duration {
 		code, body := f.Get(old, "/healthz")
 		require.Equal(t, 200, code, body)
 	}
+	time.Sleep(c.leads)
+	require.NotContains(t, f.Log(old), "Stopped")
 	at := f.Terminate(old)
 	works := f.await(next, "Working")
 	if ended := f.ExitCode(old); c.killed && binary == "moved" {
@@ -106,6 +113,33 @@ func TestClientGoProgramsMoveOverReplicaByReplica(t *testing.T) {
 	f.Terminate(next)
 	stopped := f.await(next, "Stopped")
 	require.False(t, f.await(back, "Working").At.Before(stopped.At))
+}
+
+// A container that is killed is started again in its pod, and has the host name that it had. Nothing is configured.
+func TestAClientGoProgramThatIsKilledAndIsBackInItsPodLeadsAtOnce(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has /dev/shm")
+	}
+	move(t)
+	f := newShapes(t, "watch")
+	t.Cleanup(func() { os.Remove("/dev/shm/elector/" + f.Namespace + "_one.lease") })
+	took := map[string][]time.Duration{}
+	for _, binary := range []string{"shapes", "moved"} {
+		pod := []string{"TEST_HOSTNAME=" + binary, "KUBERNETES_SERVICE_HOST=10.0.0.1"} // the replicas use the kubeconfig
+		r := f.startIn(pod, binary, "hostname")
+		f.await(r, "Working")
+		for range 3 {
+			require.NoError(t, r.Signal(os.Kill))
+			<-r.Done()
+			at := time.Now()
+			r = f.startIn(pod, binary, "hostname")
+			took[binary] = append(took[binary], f.await(r, "Working").At.Sub(at).Round(time.Millisecond))
+		}
+		f.Terminate(r)
+		require.Zero(t, f.ExitCode(r))
+	}
+	t.Logf("start after a SIGKILL to its work: before %v, after %v", took["shapes"], took["moved"])
+	require.Less(t, slices.Max(took["moved"]), 5*time.Second, "where the Lease binds for 15 s")
 }
 
 // move builds the programs with another import path and no other change, as moved.
@@ -150,9 +184,17 @@ func newShapes(t *testing.T, more ...string) *shapesFleet {
 
 func (f *shapesFleet) start(binary, program string) *fleet.Replica {
 	f.t.Helper()
+	host, err := fleet.Addr() // pods have host names of their own
+	require.NoError(f.t, err)
+	return f.startIn([]string{"TEST_HOSTNAME=" + host}, binary, program)
+}
+
+// startIn starts a program in a pod with these environment variables.
+func (f *shapesFleet) startIn(pod []string, binary, program string) *fleet.Replica {
+	f.t.Helper()
 	addr, err := fleet.Addr()
 	require.NoError(f.t, err)
-	f.SetEnv("TEST_HOSTNAME=" + addr) // pods have host names of their own
+	f.SetEnv(pod...)
 	r, err := f.Fleet.Fleet.Start(binary+"-"+program, filepath.Join(shared.Programs, binary), "-program="+program, "-health-probe-bind-address="+addr)
 	require.NoError(f.t, err)
 	return r

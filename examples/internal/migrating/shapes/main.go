@@ -30,6 +30,7 @@ var programs = map[string]program{
 	"unreleased": unreleased,
 	"hostname":   hostname,
 	"health":     health,
+	"throttled":  throttled,
 }
 
 var probes http.ServeMux

@@ -154,3 +154,22 @@ func health(ctx context.Context, client kubernetes.Interface, namespace string) 
 	config.WatchDog = watchDog
 	leaderelection.RunOrDie(ctx, config)
 }
+
+// throttled has work that uses up its client's rate limit, 5 requests a second, in which renewals then wait for 6 seconds.
+func throttled(ctx context.Context, client kubernetes.Interface, namespace string) {
+	config := configOf(client, namespace)
+	config.Callbacks.OnStartedLeading = func(ctx context.Context) {
+		klog.InfoS("Working")
+		var wg sync.WaitGroup
+		for range 30 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = client.CoreV1().ConfigMaps(namespace).Get(ctx, "settings", metav1.GetOptions{})
+				}
+			})
+		}
+		wg.Wait()
+		klog.InfoS("Stopped")
+	}
+	leaderelection.RunOrDie(ctx, config)
+}
