@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -34,7 +35,11 @@ func TestTheLeadersHandlerCanBeAProxyToAnotherServiceBehindForward(t *testing.T)
 				var runs atomic.Int64
 				_, standby := s.twoServers(func(string) http.HandlerFunc {
 					proxy := s.net.to("10.1.0.2")
-					return func(w http.ResponseWriter, r *http.Request) { runs.Add(1); proxy(w, r) }
+					return func(w http.ResponseWriter, r *http.Request) {
+						runs.Add(1)
+						assert.NotContains(s, r.Header, forwardedBy, "it would go on to the other Service")
+						proxy(w, r)
+					}
 				})
 				answer := standby.get()
 				require.Equal(s, int64(1), runs.Load())
