@@ -138,7 +138,7 @@ func TestTwoStepDownsInARowWithoutWatchLeaveNobodySittingOut(t *testing.T) {
 		for range 2 {
 			first := w.leader()
 			require.NoError(w, first.el.StepDown(w.Context()))
-			w.awaitLeader(3*time.Second, first)
+			w.awaitLeader(4500*time.Millisecond, first) // at its next poll
 		}
 	})
 }

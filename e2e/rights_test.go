@@ -108,7 +108,7 @@ func TestWithoutTheRightToWatchReplicasPoll(t *testing.T) {
 		f.requireOneAtATime()
 		figures.addTime(pollingStop, ours, begin.At.Sub(end.At))
 		require.Equal(t, standby.id, next.id)
-		require.Less(t, begin.At.Sub(end.At), 3*time.Second, "a hand-over by polling at a RetryPeriod of 2 s")
+		require.Less(t, begin.At.Sub(end.At), 5*time.Second, "a hand-over by polling at a RetryPeriod of 2 s, as client-go's")
 		log := standby.log.String()
 		require.Equal(t, 1, linesWith(log, "watch", "leases", f.namespace), "lines of log:\n%s", log)
 	})

@@ -80,14 +80,15 @@ func (m *Machine) check(d decision) decision {
 }
 
 // polled takes in that a GET sent at sent was answered, or has failed. If the watch was in doubt, and has missed what the
-// answer shows, its connection may be dead (L2). If it is not, the watch has time to show that, as after any answer.
+// answer shows, its connection may be dead (L2). If it is not, the watch has time to show that, as after any answer. The
+// next poll is as far off as client-go's would be.
 func (m *Machine) polled(sent Instant, ev Event) {
 	w := &m.watch
 	if w.doubting && ev.Outcome == OK && w.open && ev.Record.Version > w.latest {
 		m.emit(Effect{Kind: Suspect, ID: w.id, Sent: w.heard})
 	}
 	w.asked, w.doubting = sent, false
-	w.pollAt = m.now.Add(m.RetryPeriod + m.pick(m.RetryPeriod/5))
+	w.pollAt = m.now.Add(m.RetryPeriod + m.pick(m.RetryPeriod+m.RetryPeriod/5))
 }
 
 // tend opens the watch when it is time to, and closes it when it gives no sign of life.
