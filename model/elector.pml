@@ -1020,9 +1020,12 @@ inline applied(i, kind, isPost, by, r, since) {
 	fi;
 }
 
-/* expired: S6, a holder that drains puts nothing back when its own record has expired. */
-#ifdef SUSPEND
+/* expired: S6, a holder that drains puts nothing back when its own record has expired. Nor does it put a record right that
+   others have rewritten: another may have led unseen. The code does not have this second rule. */
+#if defined(DROP_S14_DRAINING)
 #define expired(i) (over[i] && !exists[SEEN(i)] && age[i] >= LD(i))
+#elif defined(SUSPEND)
+#define expired(i) (over[i] && !(exists[SEEN(i)] && byOwnWrite(i)) && age[i] >= LD(i))
 #else
 #define expired(i) false
 #endif
@@ -1040,6 +1043,7 @@ proctype Candidate(bit i) {
 		:: else -> gone(i, 0)
 		fi;
 #ifdef DROP_S14_KNOWN
+		/* valid again as soon as the record is seen to be ours still */
 		if
 		:: runs(i) && suspended[i] && exists[SEEN(i)] && owns(i) -> suspended[i] = 0; assert(!valid(i) || !(valid(1 - i) || succeeded[i]))
 		:: else
