@@ -74,7 +74,7 @@
 
 /* Every copy of the Lease, the API's own among them, is a slot of these arrays. */
 #define API 0            /* the Lease as it is */
-#define SEEN(i) (1 + i)  /* observed: as candidate i last saw it; keeps the last claim when there is none any more */
+#define SEEN(i) (1 + i)  /* seen: as candidate i last saw it; keeps the last claim when there is none any more */
 #define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
 #define REPLY(i) (5 + i) /* a reply on its way to candidate i */
 #define OVERDUE(i) (7 + i) /* TWO: a reply on its way, of the older of two writes */
@@ -93,8 +93,8 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
-#define WROTE(i) (RECORDS + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (RECORDS + 2 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
+#define WROTE(i) (RECORDS + i)  /* own.wrote: the last one known to have been applied */
+#define KEPT(i) (RECORDS + 2 + i)   /* own.unconfirmed: one in doubt that is the record seen; */
 #define DOUBT(i) (RECORDS + 4 + i) /* ... a take or renewal sent since; */
 #define DOUBTF(i) (RECORDS + 6 + i) /* ... a release sent since */
 #define CALLED(i) (RECORDS + 8 + i) /* what the request under way writes */
@@ -137,9 +137,9 @@ mtype phase[2] = standby;
 bool looked[2], stale[2];
 bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
-byte patience[2]; /* until observed.expires, by the candidate's own clock */
-byte age[2];      /* since tenure.sent, by the candidate's own clock */
-byte doubted[2];  /* while it runs: since tenure.doubtedSent, when the renewal in DOUBT was first sent, by the same clock */
+byte patience[2]; /* until seen.expires, by the candidate's own clock */
+byte age[2];      /* since own.sent, by the candidate's own clock */
+byte doubted[2];  /* while it runs: since doubt.sent, when the renewal in DOUBT was first sent, by the same clock */
 
 mtype call[2] = none; /* one request at a time */
 bool done[2];  /* it was applied, and the reply is on its way */
@@ -618,15 +618,12 @@ proctype Hand() {
 		released(API) && /* others bind by themselves */
 #endif
 #ifdef DEATHS
-		exists[API] && holder[API] != NOBODY && acq[API] != 0 && acq[API] == acq[FILED(0)] && /* of no others are there proofs */
+		died && exists[API] && holder[API] != NOBODY && acq[API] != 0 && acq[API] == acq[FILED(0)] && /* of no others are there proofs */
 #endif
 		true ->
 		printf("HAND: takes a snapshot of the API\n");
 		copy(API, SNAP); snap = current; canon() }
 	:: d_step { FAULT(RESTORES) && snap == bygone &&
-#ifdef DEATHS
-		died && /* two faults: a death, and then the restore */
-#endif
 
 #ifdef DELETED
 		faults == 1 && /* two faults: a deletion, and then the restore */
@@ -696,14 +693,14 @@ proctype Hand() {
 	(inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[WROTE(i)] != 0 && acq[SEEN(i)] == acq[WROTE(i)])))
 #endif
 #ifdef DROP_S14_MISSING
-#define toPutBack(i) !exists[SEEN(i)]
+#define toPutBack(i) true
 #else
-#define toPutBack(i) (!exists[SEEN(i)] && !paused(i))
+#define toPutBack(i) !paused(i)
 #endif
 #ifdef DROP_S6_OVERTAKEN
-#define owns(i) (toPutBack(i) || byOwnWrite(i) || byTerm(i))
+#define owns(i) (!exists[SEEN(i)] -> toPutBack(i) : (byOwnWrite(i) || byTerm(i)))
 #else
-#define owns(i) (!overtaken[i] && (toPutBack(i) || byOwnWrite(i) || byTerm(i)))
+#define owns(i) (!overtaken[i] && (!exists[SEEN(i)] -> toPutBack(i) : (byOwnWrite(i) || byTerm(i))))
 #endif
 
 /* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
@@ -716,7 +713,7 @@ proctype Hand() {
 #define ends(i, r) (duration[r] > binds[i] -> duration[r] : binds[i])
 #endif
 
-/* settle is tenure.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
+/* settle is own.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
 /* strange: a standby that sees anything but its own last write has led nothing since: if that comes back, it proves nothing. */
 inline strange(i) {
