@@ -94,17 +94,13 @@ holds "  the API goes back to a snapshot, once" $small -DKINDS=64
 holds "  a process resigns with notice" $notice -DFAULTS=0
 holds "  the same, one fault of a request, or a crash" $notice -DKINDS=5
 holds "  a death that the kubelet tells, both under one identity" $deaths -DKINDS=4 -DSAME_NAME
-holds "  the same, then the dead one's term is written back" $deaths -DKINDS=36 -DFAULTS=2
-holds "  the same, nobody counts terms, and both have seen it" $deaths -DKINDS=36 -DFAULTS=2 -DUNCOUNTED
-holds "  a death, then the API goes back to the dead one's term" $deaths -DKINDS=68 -DFAULTS=2
 
 echo "Never two valid terms at once, nor one that is valid again after another, though callbacks run for ever:"
 holds "  no fault but late replies, late and lost events" $suspend -DFAULTS=0
 holds "  one fault of a request" $suspend -DKINDS=1
 holds "  one deletion by an outside hand" $suspend -DKINDS=2
 holds "  an outside hand cuts or drops the times, one identity" $suspend -DKINDS=16 -DSAME_NAME
-holds "  an outside hand writes an older state of a term" $suspend -DKINDS=32
-holds "  the same, the last state, which all have seen" $suspend -DKINDS=32 -DLATEST -DSEEN_ALL
+holds "  an outside hand writes a last state, all have seen" $suspend -DKINDS=32 -DLATEST -DSEEN_ALL
 
 echo "Without one of the rules, two at once:"
 fails "  S1: authority counts from the reply" -DDROP_S1 -DFAULTS=0
