@@ -97,6 +97,7 @@ holds "  a death that the kubelet tells, both under one identity" $deaths -DKIND
 
 echo "Never two valid terms at once, nor one that is valid again after another, though callbacks run for ever:"
 holds "  no fault but late replies, late and lost events" $suspend -DFAULTS=0
+holds "  the same, and answers as late as LeaseDuration" $suspend -DPATIENT=3 -DFAULTS=0
 holds "  one fault of a request" $suspend -DKINDS=1
 holds "  one deletion by an outside hand" $suspend -DKINDS=2
 holds "  an outside hand cuts or drops the times, one identity" $suspend -DKINDS=16 -DSAME_NAME
