@@ -1,7 +1,7 @@
 /*
  * A model of Elector's protocol: one Lease, two candidates, and whatever may go wrong between them. What is checked
- * is promise 1 of the design: never two callbacks at once. README.md maps each part to a rule and to the Go code, and
- * says what is not modelled. Run it by `sh model/run.sh`.
+ * is the promise of PROTOCOL.md: never two callbacks at once, and with SUSPEND never two valid terms. README.md maps each
+ * part to a rule and to the Go code, and says what is not modelled. Run it by `sh model/run.sh`.
  *
  * Candidates are freer here than in Go: they may do at any time, or never, what the Go code does at a certain time.
  * So what holds here does not depend on retry periods, jitter or schedulers, only on the rules.
@@ -46,7 +46,12 @@
 #ifndef KINDS
 #define KINDS 15
 #endif
-#if (KINDS & 112) || defined(STATEDIR)
+/*
+ * SUSPEND: RecoveryDeadline is set (S14). Callbacks take as long as they like.
+ * NOTICE:  of how many ticks a process resigns that ends itself (S8).
+ * DEATHS:  candidate 0 leaves marks for its kubelet, which tells both of them once it has died (S13).
+ */
+#if (KINDS & 112) || defined(STATEDIR) || defined(DEATHS)
 #define TIMES /* acquireTime matters; elsewhere it would only make more states */
 #endif
 #define FAULT(kind) (faults > 0 && (KINDS & kind))
@@ -69,7 +74,7 @@
 
 /* Every copy of the Lease, the API's own among them, is a slot of these arrays. */
 #define API 0            /* the Lease as it is */
-#define SEEN(i) (1 + i)  /* observed: as candidate i last saw it; keeps the last claim when there is none any more */
+#define SEEN(i) (1 + i)  /* seen: as candidate i last saw it; keeps the last claim when there is none any more */
 #define NEWS(i) (3 + i)  /* an event on its way to candidate i by its watch */
 #define REPLY(i) (5 + i) /* a reply on its way to candidate i */
 #define OVERDUE(i) (7 + i) /* TWO: a reply on its way, of the older of two writes */
@@ -88,15 +93,20 @@ byte ver[RECORDS];      /* resourceVersion (see canon); 0: none */
 
 /* Which write made a record: its acquireTime and renewTime, unique by their random digits. An edit keeps them. The
    slots after those of the records are what the candidates remember of their own writes. */
-#define WROTE(i) (RECORDS + i)  /* tenure.wrote: the last one known to have been applied */
-#define KEPT(i) (RECORDS + 2 + i)   /* tenure.unconfirmed: one in doubt that is the record seen; */
+#define WROTE(i) (RECORDS + i)  /* own.wrote: the last one known to have been applied */
+#define KEPT(i) (RECORDS + 2 + i)   /* own.unconfirmed: one in doubt that is the record seen; */
 #define DOUBT(i) (RECORDS + 4 + i) /* ... a take or renewal sent since; */
 #define DOUBTF(i) (RECORDS + 6 + i) /* ... a release sent since */
 #define CALLED(i) (RECORDS + 8 + i) /* what the request under way writes */
 #define GHOST(i) (RECORDS + 10 + i)  /* what a request that was given up still may write */
-#define FILED(i) (RECORDS + 12 + i)  /* acq only, STATEDIR: what the file says */
-#define DEAD(i) (RECORDS + 14 + i)   /* acq only, STATEDIR: what the file said when this process got the lock: its writer is dead */
+#define FILED(i) (RECORDS + 12 + i)  /* acq only, STATEDIR: what the file says; DEATHS: the mark that 0 has left last */
+#define DEAD(i) (RECORDS + 14 + i)   /* acq only: of this one i has the proof that its writer is dead. STATEDIR: what the file said when it got the lock */
+#ifdef DEATHS
+#define BEFORE (RECORDS + 16) /* acq only, scratch: of the record that was seen before */
+#define WRITES (RECORDS + 17)
+#else
 #define WRITES (RECORDS + 16)
+#endif
 #define NEWEST 8  /* the version of the API */
 #define UNDONE 10 /* the versions from this on are higher than the API's: a restore has undone them */
 #define LAST 14   /* the highest of these: what the API had when it was restored */
@@ -112,21 +122,24 @@ byte write[WRITES];
 byte acq[WRITES]; /* acquireTime: which write began the term; 0: none that can be known, as digits were cut or it was dropped */
 
 #define FREEDUR 1 /* a release leaves one second */
+#ifdef NOTICE
+#define released(r) (exists[r] && holder[r] == NOBODY && (duration[r] == FREEDUR || duration[r] == NOTICE))
+#else
 #define released(r) (exists[r] && holder[r] == NOBODY && duration[r] == FREEDUR)
+#endif
 
 /* ---- Candidates ---- */
 
-mtype = { standby, running, releasing }; /* phases; leading and draining are one, see Candidate */
-mtype = { none, take, renew, free };       /* writes */
-
+mtype = { standby, running, releasing, resigned }; /* phases; leading and draining are one, see Candidate */
+mtype = { none, take, renew, free, leave };       /* writes; leave: a release with notice */
 
 mtype phase[2] = standby;
 bool looked[2], stale[2];
 bool overtaken[2]; /* in this term another's record was seen */
 byte binds[2];
-byte patience[2]; /* until observed.expires, by the candidate's own clock */
-byte age[2];      /* since tenure.sent, by the candidate's own clock */
-byte doubted[2];  /* while it runs: since tenure.doubtedSent, when the renewal in DOUBT was first sent, by the same clock */
+byte patience[2]; /* until seen.expires, by the candidate's own clock */
+byte age[2];      /* since own.sent, by the candidate's own clock */
+byte doubted[2];  /* while it runs: since doubt.sent, when the renewal in DOUBT was first sent, by the same clock */
 
 mtype call[2] = none; /* one request at a time */
 bool done[2];  /* it was applied, and the reply is on its way */
@@ -154,7 +167,22 @@ mtype news[2] = nothing;
 #define DIR(i) i
 #endif
 byte lock[2];
-#ifdef STATEDIR
+#ifdef DEATHS
+#define locked(i) true
+#ifdef DROP_S13_TIMES
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && holder[SEEN(i)] == NAME(0))
+#else
+#define proven(i) (exists[SEEN(i)] && acq[DEAD(i)] != 0 && holder[SEEN(i)] == NAME(0) && acq[SEEN(i)] == acq[DEAD(i)] && !ofOld(i))
+#endif
+/* ofOld: the record has come back, or is of a term after which another was seen: somebody may have led since. */
+#if defined(DROP_S13_BACK)
+#define ofOld(i) past[i]
+#elif defined(DROP_S13_PAST)
+#define ofOld(i) came[i]
+#else
+#define ofOld(i) (came[i] || past[i])
+#endif
+#elif defined(STATEDIR)
 #ifdef DROP_S12_LOCK
 #define locked(i) true
 #else
@@ -171,7 +199,7 @@ byte lock[2];
 #endif
 
 /* By symmetry it is enough that one process has a directory, and crashes; but not if both have the same. */
-#if defined(STATEDIR) && !defined(SAME_DIR)
+#if (defined(STATEDIR) || defined(DEATHS)) && !defined(SAME_DIR)
 #define files(i) (i == 0)
 #else
 #define files(i) true
@@ -179,10 +207,63 @@ byte lock[2];
 
 #define runs(i) (phase[i] == running)
 
+/* S8, a process that ends itself: its callback still runs, for so many ticks at most. */
+#ifdef NOTICE
+byte left[2];
+#define inside(i) (runs(i) || phase[i] == resigned)
+#else
+#define inside(i) runs(i)
+#endif
+
+/* S14. over: the term is lost. A term that is suspended is not: it may be valid again. */
+#ifdef SUSPEND
+bool suspended[2], over[2];
+bool succeeded[2]; /* another has led since this term began: it must never be valid again */
+#define paused(i) suspended[i]
+#if defined(DROP_S14_GATE)
+#define valid(i) runs(i) /* the gate stays open while the callback runs */
+#elif defined(DROP_S6_OVERTAKEN)
+#define valid(i) (runs(i) && !suspended[i] && !over[i])
+#else
+#define valid(i) (runs(i) && !suspended[i] && !over[i] && !overtaken[i])
+#endif
+#ifdef DROP_S14_SENT
+#define recent(i) true
+#else
+#define recent(i) (age[i] < RD(i))
+#endif
+/* resume: a write is known to have been applied, so the term is valid again, if it was sent less than RenewDeadline ago. */
+inline resume(i) {
+	if
+	:: runs(i) && suspended[i] && recent(i) ->
+		suspended[i] = 0;
+		printf("%d: VALID AGAIN\n", i);
+#ifdef REACH
+		resumed[i] = 1;
+#endif
+		assert(!valid(i) || !(valid(1 - i) || succeeded[i])) /* never two, and never one after the next */
+	:: else
+	fi
+}
+#else
+#define paused(i) false
+#define valid(i) inside(i)
+#define resume(i) skip
+#endif
+
+#ifdef DEATHS
+bool died;    /* process 0 has; the one that is started then does not again */
+bool past[2]; /* another record was seen since that of the dead */
+bool came[2]; /* the record seen is older than one that was seen before, and has come back */
+#define DIED died
+#else
+#define DIED false
+#endif
+
 /* ---- The world ---- */
 
 byte faults = FAULTS;
-mtype = { untaken, current, past, restored };
+mtype = { untaken, current, bygone, restored };
 mtype snap = untaken; /* a snapshot: not taken; of the record as it is; of an older one; used */
 bool ahead; /* after a restore: the next version is higher than those undone, as other objects have versions, too */
 byte even = DRIFT; /* ticks of candidate 0's clock since it stood still */
@@ -193,7 +274,7 @@ bool blind[2];
 
 #ifdef REACH
 /* Is it all there? Each of these has to be reachable, or the check says nothing. */
-bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught;
+bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught, resumed[2], noticed;
 #if REACH == 1 /* both have led */
 #define reached (led[0] && led[1])
 #elif REACH == 2 /* a write that was given up was applied */
@@ -204,6 +285,14 @@ bool led[2], ghosted, putback, adopted, proved, late, counted[2], caught;
 #define reached (adopted && (runs(0) || runs(1)))
 #elif REACH == 6 /* a process has led without waiting, as it proved that the holder is dead */
 #define reached (proved && runs(0))
+#elif REACH == 10 /* the same, another process */
+#define reached (proved && runs(1))
+#elif REACH == 11 /* a term is valid again after a suspension, and another has led since */
+#define reached (resumed[0] && runs(1))
+#elif REACH == 12 /* both callbacks run, one of them suspended and not told */
+#define reached (runs(0) && runs(1) && !overtaken[0])
+#elif REACH == 13 /* a process has resigned, and another has led since */
+#define reached (noticed && runs(1))
 #elif REACH == 7 /* the older of two writes has won */
 #define reached (late && (runs(0) || runs(1)))
 #elif REACH == 8 /* a renewal has counted because it was seen, and another has led since */
@@ -270,7 +359,7 @@ c_code {
 		}
 
 		/* Of acquireTimes, too, it only matters which are the same. */
-#if defined(STATEDIR) && !(KINDS & 112) && !defined(DROP_S12_TIMES)
+#if (defined(STATEDIR) || defined(DEATHS)) && !(KINDS & 112) && !defined(DROP_S12_TIMES) && !defined(DROP_S13_TIMES)
 		/* Here only which are those of the files. One that is nowhere else any more never comes back. */
 		for (k = 0; k < WRITES; k++) {
 			int m, used = 0;
@@ -356,7 +445,7 @@ inline notify(writer) {
 		:: else
 		fi
 	};
-	snap = (snap == current -> past : snap)
+	snap = (snap == current -> bygone : snap)
 }
 
 /* applicable: S4, every write is conditional. A PUT that a change has overtaken is gone already (see notify, send). */
@@ -379,6 +468,9 @@ inline apply(i, kind, by, since) {
 	write[API] = by; acq[API] = since;
 	if
 	:: kind == free -> holder[API] = NOBODY; duration[API] = FREEDUR
+#ifdef NOTICE
+	:: kind == leave -> holder[API] = NOBODY; duration[API] = NOTICE
+#endif
 	:: else -> holder[API] = NAME(i); duration[API] = LD(i)
 	fi;
 	notify(i)
@@ -414,6 +506,9 @@ proctype Server(bit i) { /* one for each candidate */
 		w = write[GHOST(i)]; write[GHOST(i)] = 0; n = acq[GHOST(i)]; acq[GHOST(i)] = 0;
 		if
 		:: ghost[i] == free -> ghost[i] = none; apply(i, free, w, n)
+#ifdef NOTICE
+		:: ghost[i] == leave -> ghost[i] = none; apply(i, leave, w, n)
+#endif
 		:: else -> ghost[i] = none; apply(i, renew, w, n)
 		fi;
 		gpost[i] = 0;
@@ -439,15 +534,19 @@ inline edit(to) {
 	notify(2); canon()
 }
 
-#ifdef STATEDIR
+#ifdef DEATHS
+#define state(i) (i == 0 && died -> acq[FILED(0)] : 0) /* of the dead process's term */
+#elif defined(STATEDIR)
 #define state(i) (acq[FILED(DIR(i))] == 0 -> acq[DEAD(i)] : acq[FILED(DIR(i))])
 #else
 #define state(i) acq[WROTE(i)]
 #endif
 
 /* known: what is written over, everybody has seen. A documented limit: nobody can go by what he has not seen. */
-#if defined(UNSEEN) || (!defined(STATEDIR) && !defined(SEEN_ALL))
+#if defined(UNSEEN) || (!defined(STATEDIR) && !defined(DEATHS) && !defined(SEEN_ALL))
 #define known true
+#elif defined(UNCOUNTED)
+#define known (past[0] && past[1] && ver[SEEN(0)] == ver[API] && ver[SEEN(1)] == ver[API]) /* the dead one's record, too */
 #else
 #define known (looked[0] && looked[1] && ver[SEEN(0)] == ver[API] && ver[SEEN(1)] == ver[API])
 #endif
@@ -518,10 +617,14 @@ proctype Hand() {
 #ifdef DELETED
 		released(API) && /* others bind by themselves */
 #endif
+#ifdef DEATHS
+		died && exists[API] && holder[API] != NOBODY && acq[API] != 0 && acq[API] == acq[FILED(0)] && /* of no others are there proofs */
+#endif
 		true ->
 		printf("HAND: takes a snapshot of the API\n");
 		copy(API, SNAP); snap = current; canon() }
-	:: d_step { FAULT(RESTORES) && snap == past &&
+	:: d_step { FAULT(RESTORES) && snap == bygone &&
+
 #ifdef DELETED
 		faults == 1 && /* two faults: a deletion, and then the restore */
 #endif
@@ -576,7 +679,11 @@ proctype Hand() {
 #ifdef DROP_S5_TERM
 #define inTerm(i) (phase[i] != standby)
 #else
+#ifdef DROP_S14_EDITS
 #define inTerm(i) runs(i)
+#else
+#define inTerm(i) (runs(i) && !paused(i))
+#endif
 #endif
 #define replacedOurs(i) (inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[SEEN(i)] == 0)
 #if !(KINDS & 112)
@@ -585,10 +692,15 @@ proctype Hand() {
 #define byTerm(i) (!overtaken[i] && (replacedOurs(i) || \
 	(inTerm(i) && holder[SEEN(i)] == NAME(i) && acq[WROTE(i)] != 0 && acq[SEEN(i)] == acq[WROTE(i)])))
 #endif
-#ifdef DROP_S6_OVERTAKEN
-#define owns(i) (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i))
+#ifdef DROP_S14_MISSING
+#define toPutBack(i) true
 #else
-#define owns(i) (!overtaken[i] && (!exists[SEEN(i)] || byOwnWrite(i) || byTerm(i)))
+#define toPutBack(i) !paused(i)
+#endif
+#ifdef DROP_S6_OVERTAKEN
+#define owns(i) (!exists[SEEN(i)] -> toPutBack(i) : (byOwnWrite(i) || byTerm(i)))
+#else
+#define owns(i) (!overtaken[i] && (!exists[SEEN(i)] -> toPutBack(i) : (byOwnWrite(i) || byTerm(i))))
 #endif
 
 /* ends: S3, patience counts from receipt (which is now), for the record's duration. A standby that goes by the record's
@@ -601,7 +713,7 @@ proctype Hand() {
 #define ends(i, r) (duration[r] > binds[i] -> duration[r] : binds[i])
 #endif
 
-/* settle is tenure.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
+/* settle is own.saw: a conditional write on the record before can not be applied any more; the doubt that stays is about the one
    that is seen to have been. */
 /* strange: a standby that sees anything but its own last write has led nothing since: if that comes back, it proves nothing. */
 inline strange(i) {
@@ -620,6 +732,10 @@ inline strange(i) {
 	holder[SEEN(i)] == NAME(i))
 
 inline settle(i) {
+#ifdef DEATHS
+	past[i] = past[i] || (acq[BEFORE] != 0 && acq[BEFORE] == acq[FILED(0)] && !(exists[SEEN(i)] && acq[SEEN(i)] == acq[BEFORE]));
+	acq[BEFORE] = 0;
+#endif
 #if defined(STATEDIR) && !defined(DROP_S12_VOID) && !defined(DROP_S12_TIMES)
 	/* S12: the proof is about what is seen now. Once anything else was, another may have led: it is no proof any more, to
 	   this process or to the next. */
@@ -638,7 +754,7 @@ inline settle(i) {
 	/* A release that was sent may have been applied, and another may have led since: what is now seen is ours only if it
 	   is that release, or another write still in doubt. The code does not have this rule, and goes by overtaken alone. */
 	if
-	:: phase[i] == releasing && write[DOUBTF(i)] != 0 -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
+	:: (phase[i] == releasing || phase[i] == resigned) && write[DOUBTF(i)] != 0 -> write[WROTE(i)] = 0; acq[WROTE(i)] = 0
 	:: else
 	fi;
 #endif
@@ -650,6 +766,7 @@ inline settle(i) {
 #else
 		age[i] = doubted[i];
 #endif
+		resume(i);
 #ifdef REACH
 		counted[i] = 1;
 #endif
@@ -668,6 +785,16 @@ inline settle(i) {
 #define back(i, r) (ver[r] < ver[SEEN(i)] && holder[r] == NOBODY)
 #endif
 
+#ifdef DEATHS
+/* stems: an outside hand has put it back, and another one was seen. So it is of another term, by a count of terms that is
+   not higher. UNCOUNTED: nobody counts, as candidates of other libraries may not. */
+#if defined(UNCOUNTED) || defined(DROP_S13_COUNT)
+#define stems(r, i) false
+#else
+#define stems(r, i) (exists[SEEN(i)] && write[r] == ALIEN && acq[r] != acq[SEEN(i)])
+#endif
+#endif
+
 /* see takes in record r, unless something newer has been seen. If it was asked for since, it is the API that has gone back. */
 inline see(i, r, asked) {
 	if
@@ -676,8 +803,17 @@ inline see(i, r, asked) {
 		w = ends(i, r);
 		n = (write[r] != write[SEEN(i)]); /* renewed */
 		if
+#ifdef NOTICE
+		:: back(i, r) && released(r) && duration[r] > FREEDUR -> patience[i] = (duration[r] > patience[i] -> duration[r] : patience[i])
+		:: back(i, r) && !(released(r) && duration[r] > FREEDUR) -> skip
+#else
 		:: back(i, r) -> skip
+#endif
+#if defined(NOTICE) && !defined(DROP_S8_NOTICE)
+		:: !back(i, r) && released(r) && n -> patience[i] = (duration[r] > FREEDUR -> duration[r] : 0)
+#else
 		:: !back(i, r) && released(r) && n -> patience[i] = 0
+#endif
 		:: !back(i, r) && !(released(r) && n) && exists[SEEN(i)] && uid[r] == uid[SEEN(i)] && !n &&
 			holder[r] == holder[SEEN(i)] && duration[r] == duration[SEEN(i)] -> skip /* no renewal */
 		:: else ->
@@ -695,6 +831,10 @@ inline see(i, r, asked) {
 		:: else
 		fi;
 		n = (ver[r] != ver[SEEN(i)] || !exists[SEEN(i)]);
+#ifdef DEATHS
+		came[i] = ver[r] < ver[SEEN(i)] || stems(r, i) || (came[i] && acq[r] == acq[SEEN(i)]);
+		acq[BEFORE] = (exists[SEEN(i)] && n -> acq[SEEN(i)] : 0);
+#endif
 		copy(r, SEEN(i));
 		looked[i] = 1; stale[i] = 0; blind[i] = 0;
 		if
@@ -720,6 +860,10 @@ inline gone(i, v) {
 		fi;
 #endif
 		n = (exists[SEEN(i)] || v > ver[SEEN(i)] || !looked[i]);
+#ifdef DEATHS
+		came[i] = 0;
+		acq[BEFORE] = (exists[SEEN(i)] && n -> acq[SEEN(i)] : 0);
+#endif
 		exists[SEEN(i)] = 0; uid[SEEN(i)] = 0;
 		ver[SEEN(i)] = (v > ver[SEEN(i)] -> v : ver[SEEN(i)]);
 		looked[i] = 1; stale[i] = 0;
@@ -749,7 +893,7 @@ inline send(i, kind) {
 		call[i] = kind; done[i] = 0; called[i] = 0;
 		post[i] = !exists[SEEN(i)];
 		if
-		:: kind == free ->
+		:: kind == free || kind == leave ->
 			if
 			:: write[DOUBTF(i)] == 0 -> write[DOUBTF(i)] = FRESH
 			:: else
@@ -764,7 +908,14 @@ inline send(i, kind) {
 			acq[CALLED(i)] = (kind == renew -> acq[WROTE(i)] : (write[KEPT(i)] != 0 && write[SEEN(i)] == write[KEPT(i)] -> acq[SEEN(i)] : (acq[DOUBT(i)] != 0 -> acq[DOUBT(i)] : FRESH)));
 			acq[DOUBT(i)] = (kind == take -> acq[CALLED(i)] : 0);
 			if
-			:: kind == take && locked(i) && files(i) -> acq[FILED(DIR(i))] = acq[CALLED(i)]
+			:: kind == take && locked(i) && files(i) && !DIED ->
+#ifdef DEATHS
+				if
+				:: acq[FILED(0)] != acq[CALLED(i)] -> past[0] = 0; past[1] = 0 /* they are about this one */
+				:: else
+				fi;
+#endif
+				acq[FILED(DIR(i))] = acq[CALLED(i)]
 			:: else
 			fi
 		fi;
@@ -794,11 +945,19 @@ inline watch(i) {
 
 inline forget(i) {
 	write[WROTE(i)] = 0; write[KEPT(i)] = 0; write[DOUBT(i)] = 0; write[DOUBTF(i)] = 0; age[i] = 0; doubted[i] = 0; acq[WROTE(i)] = 0; acq[DOUBT(i)] = 0; overtaken[i] = 0
+#ifdef SUSPEND
+	; suspended[i] = 0; over[i] = 0; succeeded[i] = 0
+#endif
 }
 
 /* crash: the process dies, its callback with it, and another starts in its place that knows nothing. */
 inline crash(i) {
-	faults--;
+#ifdef NOTICE
+	left[i] = 0;
+#endif
+#ifdef DEATHS
+	died = 1; past[i] = 0; came[i] = 0;
+#endif
 	ignore(i);
 	lock[DIR(i)] = (lock[DIR(i)] == 1 + i -> 0 : lock[DIR(i)]); acq[DEAD(i)] = 0;
 	hangUp(i); forget(i);
@@ -814,7 +973,10 @@ inline start(i) {
 #ifdef REACH
 	led[i] = 1;
 #endif
-	assert(!runs(1 - i)) /* never two */
+#ifdef SUSPEND
+	suspended[i] = 0; over[i] = 0; succeeded[i] = 0; succeeded[1 - i] = runs(1 - i);
+#endif
+	assert(!valid(1 - i)) /* never two */
 }
 
 /* applied takes in that a write, sent since ago, was applied. S1: authority counts from then, however late the reply. */
@@ -836,8 +998,12 @@ inline applied(i, kind, isPost, by, r, since) {
 #ifdef DROP_S1
 		age[i] = 0;
 #else
-		age[i] = (phase[i] == releasing -> 0 : since);
+		age[i] = (phase[i] == releasing || kind == leave -> 0 : since);
 #endif
+		if
+		:: kind == renew -> resume(i)
+		:: else
+		fi;
 #ifdef REACH
 		putback = putback || (kind == renew && isPost);
 #endif
@@ -851,6 +1017,19 @@ inline applied(i, kind, isPost, by, r, since) {
 	fi;
 }
 
+/* expired: S6, a holder that drains puts nothing back when its own record has expired. Nor does it put a record right that
+   others have rewritten: another may have led unseen. The code does not have this second rule. */
+#if defined(DROP_S14_DRAINING)
+#define expired(i) (over[i] && !exists[SEEN(i)] && age[i] >= LD(i))
+#elif defined(SUSPEND)
+#define expired(i) (over[i] && !(exists[SEEN(i)] && byOwnWrite(i)) && age[i] >= LD(i))
+#else
+#define expired(i) false
+#endif
+#ifndef LINGERS
+#define LINGERS 0 /* ticks by which a process that has resigned ends too late */
+#endif
+
 proctype Candidate(bit i) {
 	do
 	/* look: a GET. Late ones are left to the watch, whose events may come as late. */
@@ -860,6 +1039,13 @@ proctype Candidate(bit i) {
 		:: exists[API] -> see(i, API, true)
 		:: else -> gone(i, 0)
 		fi;
+#ifdef DROP_S14_KNOWN
+		/* valid again as soon as the record is seen to be ours still */
+		if
+		:: runs(i) && suspended[i] && exists[SEEN(i)] && owns(i) -> suspended[i] = 0; assert(!valid(i) || !(valid(1 - i) || succeeded[i]))
+		:: else
+		fi;
+#endif
 		canon() }
 
 	/* campaign: take what is free or has expired (S3, S6), or make sure of a win in doubt (S5). */
@@ -885,6 +1071,16 @@ proctype Candidate(bit i) {
 		start(i); canon() }
 #endif
 
+#ifdef DEATHS
+	/* S13: the kubelet says that the container of the process that has left the mark has ended. */
+	:: d_step {
+#ifndef DROP_S13_ENDED
+		died &&
+#endif
+		acq[DEAD(i)] != acq[FILED(0)] ->
+		printf("%d: is told that 0 has died\n", i);
+		acq[DEAD(i)] = acq[FILED(0)]; canon() }
+#endif
 #ifdef STATEDIR
 	/* S12: the kernel has let go of the lock, so whoever wrote the file is dead. Or the file is torn. */
 	:: d_step { files(i) && phase[i] == standby && call[i] == none && !looked[i] &&
@@ -902,12 +1098,41 @@ proctype Candidate(bit i) {
 	/* hold: renew while the record is ours, also while the callback drains (S9). The callback may be told to stop at any
 	   time, and it is at the deadline at the latest; so leading and draining are one phase here, which ends (see Clock)
 	   by the deadline and the stop budget. */
-	:: d_step { runs(i) && call[i] == none && !stale[i] && owns(i) ->
+	:: d_step { runs(i) && call[i] == none && !stale[i] && owns(i) && !expired(i) ->
 		printf("%d: renews\n", i);
 		send(i, renew) }
 	:: d_step { runs(i) ->
 		printf("%d: HAS RETURNED\n", i);
-		phase[i] = releasing; age[i] = 0; doubted[i] = 0 }
+		phase[i] = releasing; age[i] = 0; doubted[i] = 0
+#ifdef SUSPEND
+		; suspended[i] = 0; over[i] = 0; succeeded[i] = 0
+#endif
+		}
+#ifdef SUSPEND
+	/* S14: the callback was asked to stop before its authority ended. So that was lost, and not suspended. Which of the two
+	   is decided here, later: until then, one that was lost may do all that one that is suspended may. */
+	:: d_step { runs(i) && suspended[i] ->
+		printf("%d: had been asked to stop: LOST\n", i);
+		suspended[i] = 0; over[i] = 1; succeeded[i] = 0 }
+#endif
+#ifdef NOTICE
+	/* S8: the process is about to end itself, and resigns. It is gone before the notice has passed. */
+	:: d_step { runs(i) ->
+		printf("%d: RESIGNS\n", i);
+		phase[i] = resigned; left[i] = NOTICE - 1 + LINGERS; doubted[i] = 0 }
+	:: d_step { phase[i] == resigned && call[i] == none && !stale[i] && exists[SEEN(i)] && !released(SEEN(i)) && owns(i) ->
+		printf("%d: releases with notice\n", i);
+		send(i, leave) }
+	:: d_step { phase[i] == resigned ->
+		printf("%d: ENDS, and another process starts\n", i);
+#ifdef REACH
+		noticed = 1;
+#endif
+		crash(i) }
+	:: d_step { phase[i] == resigned && under(i) && ghost[i] == none ->
+		printf("%d: ENDS, its request on its way, and another process starts\n", i);
+		becomeGhost(i); crash(i) }
+#endif
 
 	/* letGo: S8, release after the callback has returned and only what is ours. */
 	:: d_step { call[i] == none && !stale[i] && exists[SEEN(i)] && !released(SEEN(i)) &&
@@ -964,12 +1189,12 @@ proctype Candidate(bit i) {
 		faults--; stale[i] = 1; becomeGhost(i); hangUp(i); canon() }
 
 	/* A fault: the process crashes and starts again; a write that it had sent is lost, or goes on. */
-	:: d_step { FAULT(CRASHES) && files(i) && looked[i] ->
+	:: d_step { FAULT(CRASHES) && files(i) && !DIED && looked[i] ->
 		printf("%d: crashes and starts again\n", i);
-		crash(i) }
-	:: d_step { FAULT(CRASHES) && files(i) && looked[i] && under(i) && ghost[i] == none ->
+		faults--; crash(i) }
+	:: d_step { FAULT(CRASHES) && files(i) && !DIED && looked[i] && under(i) && ghost[i] == none ->
 		printf("%d: crashes and starts again, its request on its way\n", i);
-		becomeGhost(i); crash(i) }
+		faults--; becomeGhost(i); crash(i) }
 
 	/* The watch: events arrive at any time. */
 #if KINDS & 64
@@ -990,17 +1215,42 @@ proctype Candidate(bit i) {
 
 /* may: what has to have happened before time goes on. The callback has returned within the stop budget of the deadline,
    at which it is told (S2), and a request was given up. That costs a fault; with none left, replies come in time. */
-#define may(i) (!(runs(i) && age[i] >= RD(i) + STOP) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
+#ifdef SUSPEND
+#define overdue(i) false
+#elif defined(NOTICE)
+#define overdue(i) ((inside(i) && age[i] >= RD(i) + STOP) || (phase[i] == resigned && left[i] == 0))
+#else
+#define overdue(i) (runs(i) && age[i] >= RD(i) + STOP)
+#endif
+#define may(i) (!overdue(i) && !(call[i] != none && called[i] >= PATIENT) && !(older[i] != none && oage[i] > PATIENT))
 
+/* S14: a term may be suspended for ever, so ages are counted up to LeaseDuration only. */
+#ifdef SUSPEND
+#define within(t, i) (t < LD(i))
+#else
+#define within(t, i) true
+#endif
 inline tick(i) {
 	if
-	:: runs(i) && write[DOUBT(i)] != 0 -> doubted[i]++
+	:: runs(i) && write[DOUBT(i)] != 0 && within(doubted[i], i) -> doubted[i]++
 	:: else
 	fi;
 	if
-	:: write[WROTE(i)] != 0 && phase[i] != releasing && (phase[i] != standby || age[i] < RD(i)) -> age[i]++
+	:: write[WROTE(i)] != 0 && phase[i] != releasing && (phase[i] != standby || age[i] < RD(i)) && within(age[i], i) -> age[i]++
 	:: else
 	fi;
+#ifdef SUSPEND
+	if
+	:: runs(i) && age[i] >= RD(i) && !over[i] && !suspended[i] -> suspended[i] = exists[SEEN(i)]; over[i] = !exists[SEEN(i)]
+	:: else
+	fi;
+#endif
+#ifdef NOTICE
+	if
+	:: left[i] > 0 -> left[i]--
+	:: else
+	fi;
+#endif
 	if
 	:: patience[i] > 0 -> patience[i]--
 	:: else

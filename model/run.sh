@@ -18,6 +18,9 @@ trap 'exit 1' INT TERM
 cd "$dir" || exit 1
 failed=0
 small='-DNO_DRIFT -DLD0=3' # clocks of one rate need a tick less: fewer states
+suspend="$small -DSUSPEND"
+notice="$small -DNOTICE=2"
+deaths="$small -DDEATHS"
 
 # build SEARCH FLAG…: makes ./pan. BFS finds the shortest way to an error; DFS needs less memory.
 build() {
@@ -88,6 +91,17 @@ holds "  the same, though a release was sent, as in the code" $small -DDROP_S8_S
 holds "  a crash with StateDir, both under one identity" $small -DKINDS=4 -DSTATEDIR -DSAME_NAME
 holds "  two writes of a candidate under way at once" $small -DTWO -DFAULTS=0
 holds "  the API goes back to a snapshot, once" $small -DKINDS=64
+holds "  a process resigns with notice" $notice -DFAULTS=0
+holds "  the same, one fault of a request, or a crash" $notice -DKINDS=5
+holds "  a death that the kubelet tells, both under one identity" $deaths -DKINDS=4 -DSAME_NAME
+
+echo "Never two valid terms at once, nor one that is valid again after another, though callbacks run for ever:"
+holds "  no fault but late replies, late and lost events" $suspend -DFAULTS=0
+holds "  the same, and answers as late as LeaseDuration" $suspend -DPATIENT=3 -DFAULTS=0
+holds "  one fault of a request" $suspend -DKINDS=1
+holds "  one deletion by an outside hand" $suspend -DKINDS=2
+holds "  an outside hand cuts or drops the times, one identity" $suspend -DKINDS=16 -DSAME_NAME
+holds "  an outside hand writes a last state, all have seen" $suspend -DKINDS=32 -DLATEST -DSEEN_ALL
 
 echo "Without one of the rules, two at once:"
 fails "  S1: authority counts from the reply" -DDROP_S1 -DFAULTS=0
@@ -113,10 +127,26 @@ fails "  S6: own write proves a term after another was seen" $small -DDROP_S6_OV
 fails "  S12: the file proves a death without its lock" $small -DDROP_S12_LOCK -DKINDS=4 -DSTATEDIR -DSAME_DIR
 fails "  S12: the name proves a death, without its times" $small -DDROP_S12_TIMES -DKINDS=4 -DSTATEDIR -DSAME_NAME
 fails "  S12: the file still proves when another was seen" $small -DDROP_S12_VOID -DKINDS=36 -DFAULTS=2 -DSTATEDIR
+fails "  S8: others take at once what was released with notice" $notice -DDROP_S8_NOTICE -DFAULTS=0
+fails "  S13: the mark is believed before its process has died" $deaths -DDROP_S13_ENDED -DFAULTS=0
+fails "  S13: the name proves a death, without its times" $deaths -DDROP_S13_TIMES -DKINDS=4 -DSAME_NAME
+fails "  S13: a record that a restore has brought back is free" $deaths -DDROP_S13_BACK -DKINDS=68 -DFAULTS=2
+fails "  S13: so is one that was written back, by its count" $deaths -DDROP_S13_COUNT -DKINDS=36 -DFAULTS=2
+fails "  S13: so is a term after which another was seen" $deaths -DDROP_S13_PAST -DUNCOUNTED -DKINDS=36 -DFAULTS=2
+fails "  S14: the gate is open while the callback runs" $suspend -DDROP_S14_GATE -DFAULTS=0
+fails "  S14: valid again by a write that was sent long ago" $suspend -DDROP_S14_SENT -DPATIENT=3 -DFAULTS=0
+fails "  S14: valid again without a write, by what is seen" $suspend -DDROP_S14_KNOWN -DKINDS=1
+fails "  S14: a suspended holder puts a deleted Lease back" $suspend -DDROP_S14_MISSING -DKINDS=2
+fails "  S14: no times prove a suspended term" $suspend -DDROP_S14_EDITS -DKINDS=16 -DSAME_NAME
+fails "  S14: so does one of two times" $suspend -DDROP_S14_EDITS -DKINDS=32
+fails "  S14: another holder does not end a suspended term" $suspend -DDROP_S6_OVERTAKEN -DKINDS=32 -DLATEST -DSEEN_ALL
+fails "  S14: a lost term puts right what is long expired" $suspend -DDROP_S14_DRAINING -DKINDS=16 -DSAME_NAME
 fails "  L3: authority counts from the younger of two writes" $small -DDROP_L3 -DTWO -DFAULTS=0
 
 echo "Beyond the promise, two at once:"
 fails "  a callback one tick slower than the stop budget" -DSTOP=2 -DFAULTS=0
+fails "  a process that ends a tick after its notice" $notice -DLINGERS=1 -DFAULTS=0
+fails "  documented limit: a suspended holder's record comes back" $suspend -DKINDS=32 -DLATEST
 fails "  documented limit: who has never seen a deleted Lease" -DNEWCOMER
 fails "  the same with StateDir: what is written over unseen" $small -DUNSEEN -DKINDS=36 -DFAULTS=2 -DSTATEDIR
 fails "  a renewal that is written over by the one before, unseen" $small -DKINDS=32 -DLATEST
@@ -133,6 +163,10 @@ fails "  a proof of death lets a process lead at once" $small -DREACH=6 -DKINDS=
 fails "  the older of two writes wins" $small -DREACH=7 -DTWO -DFAULTS=0
 fails "  a renewal counts because it is seen" $small -DREACH=8 -DKINDS=1
 fails "  another leads after a restore" $small -DREACH=9 -DKINDS=64
+fails "  a kubelet's word lets the other lead at once" $deaths -DREACH=10 -DKINDS=4
+fails "  a term is valid again, and another leads later" $suspend -DREACH=11 -DFAULTS=0
+fails "  another leads beside a suspended callback" $suspend -DREACH=12 -DFAULTS=0
+fails "  a process resigns, and another leads later" $notice -DREACH=13 -DFAULTS=0
 
 [ $failed = 0 ] && echo "All as it should be." || echo "NOT as it should be."
 exit $failed
