@@ -131,7 +131,8 @@ func (e *Elector) StepDown(ctx context.Context) error {
 // Resign is for a process that is about to end itself although its callback still runs: it ends the term, and releases the
 // Lease with notice. Other candidates lead when the notice has passed, instead of when the Lease expires. The caller must end
 // the process within notice of calling Resign, whatever Resign returns: the release may have been carried out although no
-// answer came. Notice counts in whole seconds, two at least.
+// answer came. If none comes, the Lease may have been released or may expire: the process must be gone by the earlier of the
+// two, the end of its stop budget (Promise.StopBudget). Notice counts in whole seconds, two at least.
 //
 // Resign returns once the release is answered, or ctx's error if that ends first. It returns ErrNotLeader if there is no
 // callback, and an error if the Lease could not be released, because it has expired, for example. OnOverrun is a place for

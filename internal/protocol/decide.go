@@ -108,8 +108,8 @@ func (s *state) decide(now Instant) decision {
 		return s.hold()
 	case Draining:
 		switch {
-		case !s.owns(), s.seen.missing() && Age(s.own.sent, now) >= s.LeaseDuration:
-			return decision{do: idle} // when its own has expired, a Lease that was deleted may have been another's (S6)
+		case !s.owns(), Age(s.own.sent, now) >= s.LeaseDuration && !(s.seen.exists && s.own.hasWritten(s.seen.record.Claim)):
+			return decision{do: idle} // its own has expired: what is missing, or was edited, may have been another's (S5, S6)
 		case s.DrainLimit > 0 && Age(s.drainSince, now) >= s.DrainLimit:
 			return decision{do: idle} // the lease is kept no longer (S9)
 		}

@@ -44,7 +44,7 @@ func (w *own) owns(o *seen, phase Phase, identity string) bool {
 		return !w.suspended
 	case c.Holder != identity && c.Holder != "":
 		return false
-	case w.wrote.Renewed != 0 && sameWrite(c, w.wrote.Claim) || w.mayHaveWritten(c):
+	case w.hasWritten(c):
 		return true
 	case c.Holder == "":
 		return false
@@ -55,6 +55,11 @@ func (w *own) owns(o *seen, phase Phase, identity string) bool {
 	// authority, somebody else may have won unseen.
 	timeless := c.Acquired == 0 && c.Renewed == 0
 	return phase.serving() && !w.suspended && (timeless || sameTerm(c, w.wrote.Claim) || slices.ContainsFunc(w.unconfirmed, func(d doubt) bool { return sameTerm(c, d.Claim) }))
+}
+
+// hasWritten reports whether c is the last write known to have been applied, or one in doubt, but for what others edit.
+func (w *own) hasWritten(c Claim) bool {
+	return w.wrote.Renewed != 0 && sameWrite(c, w.wrote.Claim) || w.mayHaveWritten(c)
 }
 
 // maxAdopted is how often a standby tries to make a win in doubt certain. One that never hears a reply would keep the

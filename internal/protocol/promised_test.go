@@ -128,6 +128,25 @@ func TestWhatANewcomerLeavesBehindDoesNotFreeAnEarlierHoldersPromise(t *testing.
 	assert.Equal(t, `update "me"`, g.tick(3*s+spread).read(), "a holder that has put its Lease back frees it")
 }
 
+// S5, S6: a drain that outlasts the lease. Others may have led unseen, and what an edit brings back may be theirs.
+func TestADrainThatOutlastsItsLeaseTakesNoEditForItsOwn(t *testing.T) {
+	shows := func(edit func(r *Record)) string {
+		g := leader(t, recovering()).step(Event{Kind: StepDown}).tick(16 * s)
+		for k := g.calls.awaited(); k != nil; k = g.calls.awaited() {
+			g.step(Event{Kind: Answered, ID: k.id, Outcome: Failed})
+		}
+		g.read()
+		r := g.own.wrote
+		r.Version = 20
+		edit(&r)
+		return g.show(r).tick(20 * s).read()
+	}
+	assert.Contains(t, shows(func(*Record) {}), "update", "just its own record: only a label is new")
+	assert.NotContains(t, shows(func(r *Record) { r.Acquired, r.Renewed = 0, 0 }), "update")
+	assert.NotContains(t, shows(func(r *Record) { r.Renewed += 7_000_001 }), "update")
+	assert.NotContains(t, shows(func(r *Record) { r.Claim = Claim{} }), "update")
+}
+
 // S5: copies, in the ways that simulations have found.
 
 func TestAProcessThatWasCopiedWhileItDrainsEndsItsTermAndThatOfTheCopy(t *testing.T) {
