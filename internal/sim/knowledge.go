@@ -124,11 +124,12 @@ func (w *world) remember(p *process, a applied) {
 	w.writes = append(w.writes, written{p, a})
 }
 
-// afterNewcomer reports whether somebody who could not know of a has written in between: what that leaves behind, be it a
-// release, others may believe, if it is the Lease that a had. In one that was made anew, or has come back, they may not.
+// afterNewcomer reports whether somebody who could not know of a, or had missed its last renewal, has written in between:
+// what that leaves behind, be it a release, others may believe, if it is the Lease that a had. In one that was made anew, or
+// has come back, they may not.
 func (w *world) afterNewcomer(a *served, from, to uint64) bool {
 	for i := len(w.writes) - 1; i >= 0; i-- {
-		if c := &w.writes[i]; c.version > from && c.version < to && c.p != a.p && c.p.knew(a.p.index, c.taken) < a.win.version {
+		if c := &w.writes[i]; c.version > from && c.version < to && c.p != a.p && c.p.knew(a.p.index, c.taken) < from {
 			return true
 		}
 	}
