@@ -139,7 +139,7 @@ func (w *world) released(p *process, e *protocol.Effect) {
 	}
 	retry := max(timings[w.plan.Timing].retry, timings[w.plan.Others].retry)
 	if e.Released && len(w.alive) > 1 {
-		w.push(event{at: w.now + retry*5/4 + maxYield + time.Second, kind: evCheck, arg: int32(checkHandedOver), gen: uint32(len(w.terms))})
+		w.push(event{at: w.now + retry*9/4 + maxYield + time.Second, kind: evCheck, arg: int32(checkHandedOver), gen: uint32(len(w.terms))})
 	}
 }
 

@@ -58,6 +58,19 @@ func (p *process) mayOverlap() {
 	p.world.push(event{at: p.until + 1, kind: evCopies, who: p.index})
 }
 
+// sharesWrite gives those more that repeat one write, which was under way when one was copied: each takes it for its own.
+func (p *process) sharesWrite() {
+	if p.until == 0 {
+		return
+	}
+	for _, o := range p.world.alive {
+		if o != p && o.family == p.family && o.asked == p.asked {
+			p.mayOverlap()
+			o.mayOverlap()
+		}
+	}
+}
+
 // giveCopiesTime gives those more that may still overlap. They find each other out by two records of the other within
 // RenewDeadline, and each fault may cost one.
 func (w *world) giveCopiesTime() {

@@ -179,6 +179,7 @@ func (p *process) send(id int, ask *protocol.Request) {
 	p.checkSend(q)
 	if ask.Verb != protocol.Get {
 		p.asked = ask.Claim
+		p.sharesWrite()
 	}
 	if q.fate.limited > 0 || p.asleep {
 		w.travel(evLeave, i, q.fate.limited)

@@ -198,7 +198,9 @@ func (p *process) tryLock() {
 func (p *process) record(c protocol.Claim) {
 	pl := p.place
 	m := protocol.Mark{Holder: c.Holder, Acquired: c.Acquired}
-	p.mark = m
+	if p.until == 0 {
+		p.mark = m // otherwise it may be that of a copy, too: see doCopy
+	}
 	if pl == nil || pl.locked != p || slices.Contains(pl.marks, m) {
 		return
 	}
