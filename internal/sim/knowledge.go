@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // This file judges what a process could know. doc.go of package elector says what is not promised; in short: whoever has
 // not seen what a holder promised last, before somebody outside the election changed the Lease, cannot keep to it.
@@ -10,6 +13,7 @@ type known struct {
 	author int32
 	write  uint64
 	at     time.Duration
+	held   uint64 // the last one that held the Lease
 }
 
 // A change is one of the Lease by somebody outside the election.
@@ -38,10 +42,14 @@ func (p *process) sees(r *record) {
 	if !r.intact || r.author == p.index {
 		return
 	}
-	k := known{r.author, r.write, p.world.now}
+	k := known{author: r.author, write: r.write, at: p.world.now}
+	if r.Holder != "" {
+		k.held = r.write
+	}
 	for i := range p.knows {
 		if p.knows[i].author == r.author {
 			if k.write > p.knows[i].write {
+				k.held = max(k.held, p.knows[i].held)
 				p.knows[i] = k
 			}
 			return
@@ -98,6 +106,8 @@ func (w *world) excused(a, b *served, by applied, then time.Duration) string {
 		return ""
 	case byHand && w.afterNewcomer(a, last, won):
 		return "after a newcomer to an edited Lease"
+	case w.afterUnseen(a, b, last, won):
+		return "a release by one who won on a Lease that had come back, and was not seen"
 	case knew >= last:
 		return ""
 	case knew < a.win.version:
@@ -134,6 +144,19 @@ func (w *world) afterNewcomer(a *served, from, to uint64) bool {
 		}
 	}
 	return false
+}
+
+// afterUnseen reports whether the server was restored in between, somebody who could not know of a has won then, and b has
+// seen nothing of that one but the release: b takes it for that of a.
+func (w *world) afterUnseen(a, b *served, from, to uint64) bool {
+	i := slices.IndexFunc(w.changes, func(c change) bool { return c.kind == restored && c.version > from && c.version <= to })
+	if i < 0 {
+		return false
+	}
+	return slices.ContainsFunc(w.writes, func(c written) bool {
+		seen := slices.ContainsFunc(b.p.knows, func(k known) bool { return k.author == c.p.index && k.held > from })
+		return c.version > from && c.version < to && c.p != a.p && c.p != b.p && c.p.knew(a.p.index, c.taken) < from && !seen
+	})
 }
 
 // soleEdit reports whether the only change from outside between two versions is an edit or a deletion. Then whoever has
