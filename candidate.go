@@ -232,7 +232,7 @@ func (c *candidate) tell(e protocol.Effect) {
 		c.lastErr = nil
 		c.report.noTrouble()
 	case protocol.NoWatch:
-		c.log.Info("No watch on the lease: reading it every RetryPeriod instead, and trying the watch again now and then", "err", c.watches.failure(e.ID).Error())
+		c.log.Info("No watch on the lease: polling it instead, and trying the watch again now and then", "err", c.watches.failure(e.ID).Error())
 	case protocol.WatchAgain:
 		c.log.Info("The watch works again")
 	}

@@ -64,7 +64,7 @@ func TestFollowYieldsEachHolderInOrderAndNobodyOnceTheLeaseHasExpired(t *testing
 				require.Len(w, *seen, len(want))
 				for i, s := range *seen {
 					assert.Equal(w, want[i].holder, s.holder)
-					assert.InDelta(w, float64(want[i].at), s.at.Seconds(), 2.5)
+					assert.InDelta(w, float64(want[i].at), s.at.Seconds(), 4.5) // without a watch, at its next read
 				}
 			})
 		})

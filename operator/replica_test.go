@@ -397,6 +397,7 @@ func TestACleanStopLogsNoError(t *testing.T) {
 					r.await("New leader")
 					// Client-go logs a request of any client as an error that is cut off while its answer is read.
 					require.Eventually(t, func() bool { return r.watches.Load() == 1 && r.others.Load() == 0 }, time.Minute, time.Millisecond)
+					time.Sleep(200 * time.Millisecond) // what the server has answered is still to be read
 				}
 				r.stop()
 				require.NoError(t, <-r.returned)
