@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/elector-go/elector/internal/protocol"
-
 	"github.com/elector-go/elector/internal/reading"
 )
 
@@ -127,7 +126,8 @@ func explain(err error, verb, namespace, name string) error {
 		return fmt.Errorf("%s: namespace %q is being deleted: nothing can be created in it: %w", what, namespace, err)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
 		return fmt.Errorf("%s: a ResourceQuota of namespace %q forbids one more object: raise it, or create the Lease beforehand: %w", what, namespace, err)
-	case apierrors.IsForbidden(err) && (verb == "get" || verb == "watch" || strings.Contains(err.Error(), "cannot "+verb+" resource")): // what is read passes no admission check
+	case apierrors.IsForbidden(err) && (verb == "get" || verb == "watch" || strings.Contains(err.Error(), "cannot "+verb+" resource")):
+		// What is read passes no admission check, so it is a right that is missing, also where the error does not say so.
 		advice := fmt.Sprintf("grant the verb %q on resource %q of apiGroup %q in namespace %q to this identity (Role and RoleBinding)",
 			verb, "leases", "coordination.k8s.io", namespace)
 		if verb == "create" {

@@ -31,7 +31,10 @@ func (w *world) follow(client *electortest.Client, busy time.Duration) *[]sighti
 	go func() {
 		for holder := range holders {
 			seen = append(seen, sighting{w.now(), holder})
-			time.Sleep(busy)
+			select {
+			case <-time.After(busy):
+			case <-w.Context().Done():
+			}
 		}
 	}()
 	return &seen

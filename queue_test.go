@@ -10,6 +10,8 @@ import (
 	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/assert"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/elector-go/elector/internal/beside"
 )
 
 // dropping keeps what was dropped.
@@ -31,22 +33,22 @@ func TestCallsBehindOneThatBlocksAreKeptInOrderUpToALimitAndTheRestIsCounted(t *
 	e.opts.Metrics = numbers
 	e.metrics = newMetricsBeside(e)
 	r := newReporter(e, log)
-	for i := range maxQueued + 100 {
+	for i := range beside.Limit + 100 {
 		r.log.Info("line", "n", i)
 	}
 	close(open)
-	r.log.calls.wait(0)
-	e.metrics.calls.wait(0)
+	r.log.calls.Wait(0)
+	e.metrics.calls.Wait(0)
 	dropped := numbers.n["log"]
 	assert.InDelta(t, 100, dropped, 1, "the first one may have been taken from the queue")
-	assert.Len(t, lines, maxQueued+100-dropped+1)
+	assert.Len(t, lines, beside.Limit+100-dropped+1)
 	assert.Contains(t, lines[0], `"n"=0`)
-	assert.Contains(t, lines[maxQueued-1], `"n"=999`)
+	assert.Contains(t, lines[beside.Limit-1], `"n"=999`)
 	assert.Contains(t, lines[len(lines)-1], "dropped")
 
 	r = newReporter(e, logr.Discard())
 	block := make(chan struct{})
-	for range maxQueued + 100 {
+	for range beside.Limit + 100 {
 		r.events.add(func() { <-block })
 	}
 	close(block)
@@ -61,7 +63,7 @@ func TestACallThatEndsItsGoroutineDoesNotEndTheOthers(t *testing.T) {
 	for range 3 {
 		q.add(func() { made++; runtime.Goexit() })
 	}
-	q.wait(0)
+	q.Wait(0)
 	assert.Equal(t, 3, made)
 }
 
@@ -103,5 +105,5 @@ func TestNoMethodOfMetricsIsWaitedFor(t *testing.T) {
 		}
 	}
 	close(s.open)
-	m.calls.wait(0)
+	m.calls.Wait(0)
 }

@@ -210,8 +210,8 @@ func (r *reporter) event(seen *coordinationv1.Lease, eventType, what string) {
 
 // wait waits for the last call to the user. A log or Metrics that block are not waited for.
 func (r *reporter) wait() {
-	r.holders.wait(0)
-	r.events.wait(0)
-	r.metrics.calls.wait(time.Second)
-	r.log.calls.wait(time.Second)
+	r.holders.Wait(0)
+	r.events.Wait(0)
+	r.metrics.calls.Wait(time.Second)
+	r.log.calls.Wait(time.Second)
 }

@@ -15,7 +15,7 @@
 //   - After a crash the next replica leads when the Lease expires, not up to a poll later.
 //   - GetLeader, IsLeader, OnNewLeader, HealthzAdaptor and client-go's metrics go on working, on standbys too.
 //   - [Lock.Elector] gives access to Check, Status and WrapTransport: see [Upgrade].
-//   - Recovery and WriteGate of client-go v0.38 (alpha) work: see below.
+//   - Recovery and WriteGate of client-go v0.38 (beta) work: see below.
 //   - elector.Options that client-go has no field for, such as StateDir and DrainLimit, are set by a function: see [RunOrDie].
 //
 // # What only Options.Run can give

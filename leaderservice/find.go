@@ -254,7 +254,7 @@ func (f *finder) answered(slice *discoveryv1.EndpointSlice, err error) {
 	}
 }
 
-func cannotFind(log klog.Logger, cause error) { log.Error(cause, "Cannot find the leader's address") }
+var cannotFind = &line{func(log klog.Logger, cause error) { log.Error(cause, "Cannot find the leader's address") }}
 
 // read returns the route in an EndpointSlice, or why there is none. f.mu is held.
 func (f *finder) read(slice *discoveryv1.EndpointSlice, err error) (*route, *trouble) {

@@ -41,7 +41,7 @@ func (s *Service) Forward(leading func() string, local http.Handler) http.Handle
 type forwarder struct {
 	*finder
 	local http.Handler
-	said  sync.Map // from a message to when it was logged
+	said  sync.Map // from a *line to when it was logged
 }
 
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -81,18 +81,23 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // A trouble is why a request was not answered by the leader.
 type trouble struct {
-	log    func(log klog.Logger, cause error) // nil if there is nothing to say
-	answer string                             // for the client: without addresses
-	cause  error                              // for the log
-	sent   bool                               // the request may have been carried out
+	log    *line  // nil if there is nothing to say
+	answer string // for the client: without addresses
+	cause  error  // for the log
+	sent   bool   // the request may have been carried out
+}
+
+// A line of the log says something once a minute, whoever leads.
+type line struct {
+	write func(log klog.Logger, cause error)
 }
 
 var notSaid = &trouble{answer: "the leader has not said yet where it is"}
 
 // refuse answers a request that was not answered by the leader.
 func (f *forwarder) refuse(w http.ResponseWriter, r *http.Request, why *trouble) {
-	if why.log != nil && r.Context().Err() == nil && f.mayLog(why.answer) {
-		f.log.write(klog.FromContext(r.Context()), func(log klog.Logger) { why.log(log, why.cause) })
+	if why.log != nil && r.Context().Err() == nil && f.mayLog(why.log) {
+		f.log.write(klog.FromContext(r.Context()), func(log klog.Logger) { why.log.write(log, why.cause) })
 	}
 	if why.sent {
 		http.Error(w, why.answer, http.StatusBadGateway)
@@ -102,8 +107,8 @@ func (f *forwarder) refuse(w http.ResponseWriter, r *http.Request, why *trouble)
 	http.Error(w, why.answer, http.StatusServiceUnavailable)
 }
 
-// mayLog returns true for each trouble once a minute.
-func (f *forwarder) mayLog(what string) bool {
+// mayLog returns true for each line once a minute.
+func (f *forwarder) mayLog(what *line) bool {
 	now := time.Now()
 	last, said := f.said.LoadOrStore(what, now)
 	return !said || now.Sub(last.(time.Time)) >= logInterval && f.said.CompareAndSwap(what, last, now)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/elector-go/elector"
+	"github.com/elector-go/elector/internal/beside"
 )
 
 // logLines are the lines that a replica has logged.
@@ -96,7 +97,7 @@ func TestLinesBehindOneThatBlocksAreKeptUpToALimitAndTheRestIsCounted(t *testing
 		lines := &logLines{}
 		log, open := lines.blocking()
 		say := func() { l.write(log, func(log logr.Logger) { log.Info("said") }) }
-		for range 3 * maxLines {
+		for range 3 * beside.Limit {
 			say()
 		}
 		open()
@@ -104,7 +105,24 @@ func TestLinesBehindOneThatBlocksAreKeptUpToALimitAndTheRestIsCounted(t *testing
 		say()
 		time.Sleep(time.Second)
 		kept := lines.count("said")
-		require.InDelta(n, maxLines, kept-1, 1)
-		require.Contains(n, lines.all(), fmt.Sprintf(`"dropped"=%d`, 3*maxLines+1-kept))
+		require.InDelta(n, beside.Limit, kept-1, 1)
+		require.Contains(n, lines.all(), fmt.Sprintf(`"dropped"=%d`, 3*beside.Limit+1-kept))
+	})
+}
+
+// What is remembered of the log must not grow with each leader there has been.
+func TestALineIsWrittenOnceAMinuteWhoeverLeads(t *testing.T) {
+	inNetwork(t, func(n *network) {
+		f, lines := n.standby("10.0.0.2").forward.(*forwarder), &logLines{}
+		log := funcr.New(lines.add, funcr.Options{})
+		for i := range 120 {
+			r := httptest.NewRequestWithContext(logr.NewContext(n.Context(), log), http.MethodGet, "/", nil)
+			f.refuse(httptest.NewRecorder(), r, &trouble{log: notReached, answer: fmt.Sprintf("the leader, pod-%d, cannot be reached", i)})
+			time.Sleep(time.Second)
+		}
+		require.Equal(n, 2, lines.count("cannot be reached"))
+		kept := 0
+		f.said.Range(func(any, any) bool { kept++; return true })
+		require.Equal(n, 1, kept)
 	})
 }

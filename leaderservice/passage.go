@@ -89,13 +89,11 @@ func (p *passage) failed(r *http.Request) *trouble {
 	return why
 }
 
-func connectionBroke(log klog.Logger, cause error) {
-	log.Error(cause, "The connection to the leader broke")
-}
-func notTrusted(log klog.Logger, cause error) {
-	log.Error(cause, "The leader's certificate is not trusted")
-}
-func notReached(log klog.Logger, cause error) { log.Error(cause, "The leader cannot be reached") }
+var (
+	connectionBroke = &line{func(log klog.Logger, cause error) { log.Error(cause, "The connection to the leader broke") }}
+	notTrusted      = &line{func(log klog.Logger, cause error) { log.Error(cause, "The leader's certificate is not trusted") }}
+	notReached      = &line{func(log klog.Logger, cause error) { log.Error(cause, "The leader cannot be reached") }}
+)
 
 func (p *passage) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = p.opts.Scheme, p.to.host, r.In.Host

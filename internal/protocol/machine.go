@@ -40,7 +40,7 @@ type Machine struct {
 	yieldNow  bool          // it has just said so
 	yieldAt   Instant       // when it was asked, and has not answered since; zero otherwise
 
-	hadTurn int // at which change, plus one, the holder was last left to go first: once for a record (L11)
+	hadTurn bool // the holder was left to go first, by the record as it is (L11)
 
 	lost        bool    // the present term was lost, and the driver was told
 	gaveUp      bool    // the present term was given up, so that another candidate leads
@@ -212,9 +212,10 @@ func (m *Machine) lead() (changed bool) {
 func (m *Machine) isCopied() bool {
 	c, w := m.seen.record, m.own.wrote
 	switch {
-	case !m.seen.exists || c.Holder != m.Identity || c.Acquired != w.Acquired || c.Renewed%1000 == 0, slices.Contains(m.own.times, c.Renewed), c.Renewed < slices.Min(m.own.times),
+	case !m.seen.exists, c.Holder != m.Identity, c.Acquired != w.Acquired, c.Renewed%1000 == 0,
+		slices.Contains(m.own.times, c.Renewed), c.Renewed < slices.Min(m.own.times),
 		c.Version != 0 && c.Version < w.Version, // older than our last write: an answer from before the wall clock was set back
-		m.own.mayHaveWritten(c.Claim), m.calls.writing(), c.Version == m.copySeen:
+		m.calls.writing(), c.Version == m.copySeen:
 		return false
 	}
 	before := m.copyAt
@@ -438,6 +439,7 @@ func (m *Machine) observe(next seen) {
 		return
 	}
 	m.changes++
+	m.hadTurn = false
 	m.own.saw(before, next, m.phase, m.Identity)
 	if sent, ok := m.own.seenApplied(next); ok && m.phase.serving() && !m.calls.awaits(sent) {
 		r := next.record

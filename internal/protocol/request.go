@@ -331,8 +331,8 @@ func (m *Machine) succeeded(k *call) {
 		}
 	}
 	m.notBefore = Instant{}
-	if since := m.unansweredSince(); !m.holds() && !since.IsZero() && m.now.Sub(since) > m.RetryPeriod && m.hadTurn != m.changes+1 {
-		m.holderFirst, m.hadTurn = m.now.Add(m.RenewDeadline/3), m.changes+1 // (L11)
+	if since := m.unansweredSince(); !m.holds() && !since.IsZero() && m.now.Sub(since) > m.RetryPeriod && !m.hadTurn {
+		m.holderFirst, m.hadTurn = m.now.Add(m.RenewDeadline/3), true // (L11)
 	}
 	m.heard = latest(m.heard, k.sent)
 	if m.trouble.succeeded(k.verb) {
