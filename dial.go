@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,19 +19,18 @@ import (
 
 // How many requests and watches go over a connection. A kube-apiserver allows 100 on each; some are left for those that
 // are being given up, so that net/http never dials because a connection is full. Two connections carry requests. What they
-// have no room for waits in the process, where nothing counts against it, and not in a server that has too much to do.
+// have no room for waits in the process, where nothing counts against it, and not in a server that has too much to do. The
+// watches beyond the first 90 have connections of their own, which fill up and stay so.
 const (
 	maxRequests      = 45
 	maxWatches       = 45 // beside the requests
-	maxOnlyWatches   = 90
 	maxSpareRequests = 50
 )
 
 // links are the ways of a Client to the API: for requests, for watches, and for second attempts. They choose by the
 // request's ctx, which has an attempt, and by its query.
 type links struct {
-	first, second, spare *link
-	newLink              func(requests, watches int) *link
+	first, second, spare, watches *link
 
 	certificates bool        // the user is known by a client certificate
 	old          atomic.Bool // the server has no HTTP/2
@@ -41,7 +39,6 @@ type links struct {
 	mu    sync.Mutex // guards what follows
 	users int        // Runs that have not returned
 	conns map[*conn]struct{}
-	more  []*link // for the watches that the first two have no room for
 }
 
 // idleLimit is how long a connection is kept that is not used, where no Run or only the spare link could need it.
@@ -53,14 +50,14 @@ func newLinks(tc *transport.Config) (*links, error) {
 		return nil, err
 	}
 	ls := &links{certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
-	ls.newLink = func(requests, watches int) *link {
+	newLink := func(requests, watches int) *link {
 		return &link{
 			links: ls, requests: make(chan struct{}, requests), watches: make(chan struct{}, watches),
 			http1: ls.http1(tc, tlsConfig), http2: ls.http2(tc, tlsConfig),
 		}
 	}
-	ls.first, ls.second = ls.newLink(maxRequests, maxWatches), ls.newLink(maxRequests, maxWatches)
-	ls.spare = ls.newLink(maxSpareRequests, 0)
+	ls.first, ls.second = newLink(maxRequests, maxWatches), newLink(maxRequests, maxWatches)
+	ls.spare, ls.watches = newLink(maxSpareRequests, 0), newLink(0, 0)
 	ls.idle = time.AfterFunc(idleLimit, ls.closeIdle)
 	return ls, nil
 }
@@ -69,13 +66,12 @@ func newLinks(tc *transport.Config) (*links, error) {
 func (ls *links) closeIdle() {
 	ls.spare.closeIdle()
 	ls.mu.Lock()
-	used, more := ls.users > 0, slices.Clone(ls.more)
+	used := ls.users > 0
 	ls.mu.Unlock()
-	if used {
-		return
-	}
-	for _, l := range append(more, ls.first, ls.second) {
-		l.closeIdle()
+	if !used {
+		ls.first.closeIdle()
+		ls.second.closeIdle()
+		ls.watches.closeIdle()
 	}
 }
 
@@ -90,8 +86,7 @@ func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case isWatch(req.URL):
-		l := ls.roomForWatch()
-		return l.carryWith(l.watches, req)
+		return ls.watch(req)
 	case a != nil && a.spare:
 		return ls.ask(req, ls.spare, ls.spare)
 	default:
@@ -123,21 +118,16 @@ func (ls *links) ask(req *http.Request, first, second *link) (*http.Response, er
 	}
 }
 
-// roomForWatch takes room for a watch, and returns the link that has it.
-func (ls *links) roomForWatch() *link {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	for _, l := range append([]*link{ls.first, ls.second}, ls.more...) {
+// watch opens a watch, beside requests while there is room.
+func (ls *links) watch(req *http.Request) (*http.Response, error) {
+	for _, l := range []*link{ls.first, ls.second} {
 		select {
 		case l.watches <- struct{}{}:
-			return l
+			return l.carryWith(l.watches, req)
 		default:
 		}
 	}
-	l := ls.newLink(0, maxOnlyWatches)
-	l.watches <- struct{}{}
-	ls.more = append(ls.more, l)
-	return l
+	return ls.watches.carry(req)
 }
 
 // use keeps connections open until unuse.
