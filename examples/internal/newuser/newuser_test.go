@@ -34,7 +34,7 @@ func TestTheReadmesFirstCommands(t *testing.T) {
 	require.NotNil(t, first)
 	run("go mod init example.com/shop")
 	run(first[1])
-	require.Contains(t, readme, "`go mod tidy`")
+	require.True(t, strings.Contains(readme, first[0]+"\n$ go mod tidy\n"), "the README tidies the module next")
 	for file, begins := range map[string]string{"main.go": "package main\n\nimport (\n\t\"context\"\n\t\"log\"", "main_test.go": "package main\n\nimport (\n\t\"context\"\n\t\"sync\""} {
 		_, code, found := strings.Cut(readme, "```go\n"+begins)
 		require.True(t, found, file)
