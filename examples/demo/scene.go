@@ -46,7 +46,7 @@ func (s *scene) play(ctx context.Context) error {
 		err := a.play(ctx, s)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("act %d: %w", i+1, err)
+			return fmt.Errorf("act %d: %w\nwhat the replicas logged:\n%s", i+1, err, s.Logs())
 		}
 	}
 	n, err := s.Reconciliations()
@@ -91,11 +91,11 @@ func (s *scene) succession(ctx context.Context, since time.Time, event string) e
 	if err != nil {
 		return err
 	}
-	works, next, err := s.FirstReconcile(ctx, leads.Replica, next)
+	works, nextWork, err := s.FirstReconcile(ctx, leads.Replica, s.next) // it does not wait for the log to say that it leads
 	if err != nil {
 		return err
 	}
-	s.leader, s.next = leads.Replica, next
+	s.leader, s.next = leads.Replica, max(next, nextWork)
 	s.say(leads.At, s.leader, "LEADS, %s after %s", short(leads.At.Sub(since)), event)
 	s.say(works.At, s.leader, "works, %s after it", short(works.At.Sub(since)))
 	return nil

@@ -97,6 +97,15 @@ func (f *Fleet) Log(r *Replica) string {
 	return b.String()
 }
 
+// Logs is the log of all replicas so far.
+func (f *Fleet) Logs() string {
+	var b strings.Builder
+	for _, l := range f.Lines() {
+		fmt.Fprintf(&b, "%s %s %s\n", l.Replica.Name, l.At.Format("15:04:05.000"), l.Text)
+	}
+	return b.String()
+}
+
 // Await returns the first line that match accepts, from the line numbered by since on, and the number of the next.
 // What is for its error.
 func (f *Fleet) Await(ctx context.Context, what string, since int, match func(Line) bool) (Line, int, error) {
