@@ -2,7 +2,6 @@ package elector_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sort"
@@ -132,72 +131,6 @@ func survives(join joiner, cut, heal func(c *electortest.Client), outage time.Du
 	}
 }
 
-// storm keeps three replicas in bad weather, with callbacks that take 3 s of their stop budget of 5 s to return, and
-// returns for how long two callbacks ran at once. (Of what Elector is proof against, this is only what any elector meets
-// in a bad week. For the rest see TestSimulation.)
-func storm(join joiner, length time.Duration) func(w *world) time.Duration {
-	return func(w *world) time.Duration {
-		rng := rand.New(rand.NewPCG(1, 1))
-		some := func(mean time.Duration) time.Duration { return time.Duration(rng.ExpFloat64() * float64(mean)) }
-		var alive []*replica
-		for n := 0; w.now() < length; {
-			alive = slices.DeleteFunc(alive, (*replica).ended)
-			for ; len(alive) < 3; n++ {
-				alive = append(alive, join(w, fmt.Sprint("r", n), draining(3*time.Second)))
-			}
-			time.Sleep(some(20 * time.Second))
-			victim := alive[rng.IntN(3)]
-			if l := w.leader(); l != nil {
-				victim = l
-			}
-			switch rng.IntN(4) {
-			case 0:
-				victim.stop()
-			case 1:
-				victim.client.Partition(electortest.Both)
-			case 2:
-				victim.client.SetLatency(some(2 * time.Second))
-			case 3:
-				failing(victim.client)
-			}
-			time.Sleep(some(10 * time.Second))
-			answers(victim.client)
-			well(victim.client)
-			victim.client.SetLatency(roundTrip)
-		}
-		for _, r := range alive {
-			r.stop()
-		}
-		time.Sleep(time.Minute) // client-go's elector does not wait for its callback
-		return overlap(w.spans())
-	}
-}
-
-// overlap is for how long two or more callbacks ran at once.
-func overlap(spans []span) (sum time.Duration) {
-	var busy time.Time // until when some earlier callback ran
-	for _, s := range spans {
-		end := s.end
-		if end.IsZero() {
-			end = time.Now()
-		}
-		if busy.After(s.begin) {
-			sum += earlier(busy, end).Sub(s.begin)
-		}
-		if end.After(busy) {
-			busy = end
-		}
-	}
-	return sum
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
 func (r *replica) ended() bool {
 	select {
 	case <-r.done:
@@ -238,7 +171,7 @@ func TestFigures(t *testing.T) {
 	outage, theirOutage := longest(t, ours, silence, answers), longest(t, clientGo, silence, answers)
 	errs, theirErrs := longest(t, ours, failing, well), longest(t, clientGo, failing, well)
 	const hours = 4
-	both, theirBoth := measure(t, false, storm(ours, hours*time.Hour)), measure(t, true, storm(clientGo, hours*time.Hour))
+	weather, theirs := measure(t, false, storm(ours, hours*time.Hour)), measure(t, true, storm(clientGo, hours*time.Hour))
 
 	ms, sec := time.Millisecond, func(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
 	t.Logf("%-56s %12s %12s", "figure (virtual time, round trip 4 ms)", "elector", "client-go")
@@ -253,10 +186,14 @@ func TestFigures(t *testing.T) {
 	row("requests a minute, 30 replicas", fmt.Sprintf("%.1f", thirty.all), fmt.Sprintf("%.1f", theirThirty.all))
 	row("longest outage by errors that costs no term", errs, theirErrs)
 	row("longest outage by silence that costs no term", outage, theirOutage)
-	row(fmt.Sprintf("two callbacks at once in %d hours of a light storm", hours), both.Round(ms), theirBoth.Round(time.Second))
+	row(fmt.Sprintf("two callbacks at once in %d hours of a light storm", hours), weather.two.Round(ms), theirs.two.Round(time.Second))
+	percent := func(d time.Duration) string { return fmt.Sprintf("%.2f %%", 100*d.Seconds()/weather.length.Seconds()) }
+	row("– none, of the time", percent(weather.none), percent(theirs.none))
+	row("– none, and the last one's Lease binds the others", percent(weather.binding), percent(theirs.binding))
 
-	assert.Zero(t, both)
-	assert.Greater(t, theirBoth, time.Minute, "the storm is one")
+	assert.Zero(t, weather.two)
+	assert.LessOrEqual(t, weather.none, weather.length/50)
+	assert.Greater(t, theirs.two, time.Minute, "the storm is one")
 	assert.LessOrEqual(t, median(stops), 15*ms)
 	assert.LessOrEqual(t, worst(stops), 100*ms)
 	assert.LessOrEqual(t, worst(crashes), 15100*ms)
