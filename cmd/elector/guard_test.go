@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -300,4 +301,166 @@ func TestItLeadsThoughItsFileWasRemovedWhileItStoodBy(t *testing.T) {
 	s.within("two terms", func() bool { return strings.Count(standby.String(), "led\n") == 2 })
 	standby.signal(syscall.SIGTERM)
 	standby.exitCode()
+}
+
+// fork starts a copy of this process, which may do nothing but system calls.
+func fork() (pid int) {
+	child, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	return int(child)
+}
+
+func exit() {
+	for {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
+
+// startChain starts a chain of processes: each starts the next one and ends. In a list of processes there may be none of
+// them. While one is left, a read of the pipe finds it open. It ends by itself, after some seconds.
+func startChain(newSessions bool) (pipe int, err error) {
+	var ends [2]int
+	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return 0, err
+	}
+	defer syscall.Close(ends[1])
+	if pid := fork(); pid != 0 {
+		_, err := syscall.Wait4(pid, nil, 0, nil) // the next one is the first thread's from then on
+		return ends[0], err
+	}
+	for range 10_000 {
+		if newSessions {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+		}
+		if fork() != 0 {
+			break
+		}
+	}
+	exit()
+	return 0, nil
+}
+
+// beSweeper is an elector whose guards have been killed, each with a chain below it.
+func beSweeper() int {
+	becomeSubreaper()
+	done := make(chan error, 1)
+	go func() { done <- sweepChains() }()
+	if err := reapUntil(done); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func sweepChains() error {
+	for i := range 50 {
+		pipe, err := startChain(i%2 == 0)
+		if err != nil {
+			return err
+		}
+		(&program{identity: asSweeper + "=1"}).sweep() // as all of the chain have it
+		if n, err := syscall.Read(pipe, make([]byte, 1)); n != 0 || err != nil {
+			return fmt.Errorf("a process is left: %w", err)
+		}
+		syscall.Close(pipe)
+	}
+	return nil
+}
+
+// The chain's processes are children of elector's then, and not all are to be seen at one time.
+func TestWhatAKilledGuardHasLeftIsGoneThoughNoListShowsIt(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asSweeper+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// When the first process has ended, its number may be another's: here it is soon that of another group.
+func TestAGroupThatHasGotTheNumberOfTheProgramsIsLeftAlone(t *testing.T) {
+	s := newStage(t)
+	first := filepath.Join(t.TempDir(), "first")
+	const program = `echo $$ >%[1]s.new; mv %[1]s.new %[1]s; (trap "" TERM; exec setsid sleep 999) & sleep 0.1; exit 0`
+	cmd := s.command(append(s.pidNamespace()[1:], "sh", "-c", s.elector("--grace=2s", "--", "sh", "-c", fmt.Sprintf(program, first))+fmt.Sprintf(` &
+		until [ -e %[1]s ]; do sleep 0.01; done
+		first=$(cat %[1]s)
+		while [ -e /proc/$first ]; do sleep 0.01; done
+		until [ "$other" = "$first" ]; do
+			[ -z "$other" ] || kill $other
+			echo $((first - 1)) >/proc/sys/kernel/ns_last_pid
+			setsid sleep 999 &
+			other=$!
+		done
+		wait %%1
+		echo code=$?
+		kill -0 $other
+		echo other=$?`, first))...)
+	cmd.Path, _ = exec.LookPath("unshare")
+	r := s.start(cmd)
+	require.Zero(t, r.pid("code"))
+	require.Zero(t, r.pid("other"), "a stranger was killed")
+	require.Empty(t, s.holder())
+}
+
+// Go moves a descriptor of its own to behind the last that it is told of.
+func TestAnInheritedDescriptorBehindAllOfElectorsIsPassedOn(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	const own, theirs = 400, 401
+	require.NoError(t, unix.Dup3(int(null.Fd()), own, unix.O_CLOEXEC))
+	file := os.NewFile(own, "own")
+	defer file.Close()
+	require.NoError(t, unix.Dup3(int(null.Fd()), theirs, 0))
+	defer unix.Close(theirs)
+	files, places := descriptors(file)
+	require.Len(t, places, 1)
+	pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", fmt.Sprintf("[ -e /proc/$$/fd/%d ] && [ -e /proc/$$/fd/%d ]", theirs, places[0])},
+		&syscall.ProcAttr{Env: os.Environ(), Files: files})
+	require.NoError(t, err)
+	var status syscall.WaitStatus
+	_, err = syscall.Wait4(pid, &status, 0, nil)
+	require.NoError(t, err)
+	require.Zero(t, status.ExitStatus())
+}
+
+// openNothing has the replica able to open nothing more, until it is undone.
+func (r *replica) openNothing() (undo func()) {
+	r.s.t.Helper()
+	var before unix.Rlimit
+	set := func(limit uint64) {
+		require.NoError(r.s.t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: before.Max}, nil))
+	}
+	require.NoError(r.s.t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &before))
+	set(0)
+	return func() { set(before.Cur) }
+}
+
+// It cannot list the processes. The group of a first process that runs needs no list.
+func TestAnElectorThatCanOpenNothingEndsItsProgram(t *testing.T) {
+	s := newStage(t)
+	r := s.run(deaf, "--grace=1s")
+	pid := r.pid("leading")
+	r.says("Started the program")
+	r.openNothing()
+	r.signal(syscall.SIGTERM)
+	s.gone(pid)
+	require.Equal(t, 137, r.exitCode())
+}
+
+func TestAnElectorThatCannotSeeWhatIsLeftKeepsTheLease(t *testing.T) {
+	s := newStage(t)
+	r := s.run(`setsid sleep 999 & echo daemon=$!; ` + polite)
+	daemon, pid := r.pid("daemon"), r.pid("leading")
+	r.says("Started the program")
+	guard := r.guard()
+	undo := r.openNothing()
+	require.NoError(t, syscall.Kill(guard, syscall.SIGKILL))
+	s.gone(pid)
+	s.within("the end of the guard, and some time", func() bool { return !exists(fmt.Sprintf("/proc/%d", guard)) })
+	time.Sleep(200 * time.Millisecond)
+	require.NotEmpty(t, s.holder())
+	undo()
+	require.Equal(t, 125, r.exitCode())
+	require.False(t, alive(daemon))
+	require.Empty(t, s.holder())
 }

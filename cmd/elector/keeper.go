@@ -125,7 +125,7 @@ func (k *keeper) reap() (none bool) {
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil: // no child is left
-			return !groupExists(k.first)
+			return listsAll || !groupExists(k.first)
 		case pid == 0:
 			return false
 		case pid == k.first:
@@ -147,7 +147,7 @@ func (k *keeper) abandoned() int {
 // killAll returns when no process is left.
 func (k *keeper) killAll() {
 	for pause := time.Millisecond; !k.reap(); pause = min(2*pause, often) {
-		kill(k.first, descendants(os.Getpid(), nil))
+		kill(k.first, k.ended, descendants(os.Getpid(), nil))
 		time.Sleep(pause)
 	}
 }

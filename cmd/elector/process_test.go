@@ -41,12 +41,13 @@ const (
 	asJoiner     = "ELECTOR_TEST_AS_JOINER"
 	asLeaderless = "ELECTOR_TEST_AS_LEADERLESS"
 	asStarter    = "ELECTOR_TEST_AS_STARTER"
+	asSweeper    = "ELECTOR_TEST_AS_SWEEPER"
 
 	terminationLog = "ELECTOR_TEST_TERMINATION_LOG" // the file of a kubelet that elector is to find
 )
 
 func TestMain(m *testing.M) {
-	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter} {
+	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter, asSweeper: beSweeper} {
 		if os.Getenv(name) != "" {
 			os.Exit(be())
 		}
@@ -76,7 +77,6 @@ func defaultSignals() {
 	}
 }
 
-// signalsOf reads a set of signals from /proc/<pid>/status.
 // signalsOf is a set of signals in the status of a process. The C library's own, 32 and 33, are left out: make starts its
 // commands with them ignored.
 func signalsOf(status, set string) (signals int) {
@@ -521,16 +521,23 @@ func TestWithRestartItCampaignsAgain(t *testing.T) {
 	r.exitCode()
 }
 
-// As in a container without an init. The shell leaves a child to the elector that it becomes.
-func TestAsPID1(t *testing.T) {
-	s := newStage(t)
+// pidNamespace is the beginning of a command that runs as the first process of a namespace of process numbers.
+func (s *stage) pidNamespace() []string {
+	s.t.Helper()
 	namespace := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
 	if out, err := exec.Command(namespace[0], append(namespace[1:], "true")...).CombinedOutput(); err != nil {
 		namespace = []string{"unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"}
 		if exec.Command(namespace[0], append(namespace[1:], "true")...).Run() != nil {
-			t.Skipf("this system gives no namespace of process numbers: %v %s", err, out)
+			s.t.Skipf("this system gives no namespace of process numbers: %v %s", err, out)
 		}
 	}
+	return namespace
+}
+
+// As in a container without an init. The shell leaves a child to the elector that it becomes.
+func TestAsPID1(t *testing.T) {
+	s := newStage(t)
+	namespace := s.pidNamespace()
 	const script = `trap 'echo got USR1' USR1; trap 'echo got TERM; exit 0' TERM
 		(sleep 1 &) # an orphan
 		echo leading=$$ first=$(tr '\0' ' ' </proc/1/cmdline)

@@ -82,14 +82,28 @@ func withVariables(env, variables []string) []string {
 // program's, and its own, in the first places that are free from 3 on.
 func descriptors(own ...*os.File) (files []uintptr, places []int) {
 	files = []uintptr{0, 1, 2}
-	for fd := 3; len(own) > 0; fd++ {
-		if inherited(fd) {
+	last := lastInherited()
+	for fd := 3; len(own) > 0 || fd <= last; fd++ {
+		switch {
+		case inherited(fd):
 			files = append(files, uintptr(fd))
-			continue
+		case len(own) > 0:
+			files, places, own = append(files, own[0].Fd()), append(places, fd), own[1:]
+		default:
+			files = append(files, ^uintptr(0)) // closed; what is not in files, Go may use for itself
 		}
-		files, places, own = append(files, own[0].Fd()), append(places, fd), own[1:]
 	}
 	return files, places
+}
+
+func lastInherited() (last int) {
+	open, _ := os.ReadDir("/dev/fd")
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && inherited(fd) {
+			last = max(last, fd)
+		}
+	}
+	return last
 }
 
 // inherited reports whether a descriptor has come from whoever started this process. What Go opens is closed by exec.
@@ -112,6 +126,7 @@ func ownDescriptor(place, name string) *os.File {
 type program struct {
 	guard    *guard
 	pid      int    // of the first process, and of its group
+	ended    bool   // the first process has
 	identity string // the variable that its processes have, unless they have removed it
 	others   map[int]bool
 	terminal bool         // it has the terminal
@@ -120,8 +135,12 @@ type program struct {
 
 // terminate asks all of the program's processes to end. One that is stopped could not: SIGCONT is for those.
 func (p *program) terminate() {
-	pids := []int{-p.pid}
-	for _, q := range p.below() {
+	below := p.below()
+	var pids []int
+	if group := groupOf(p.pid, p.ended, below); group > 0 {
+		pids = append(pids, -group)
+	}
+	for _, q := range below {
 		p.told[q.pid] = true
 		// Those of the group have it from the group: to some programs a second SIGTERM means more than one.
 		if q.group != p.pid {
@@ -152,7 +171,7 @@ func end(pids ...int) {
 // below are the program's processes. Only Linux says.
 func (p *program) below() []process { return descendants(p.guard.process.Pid, nil) }
 
-func (p *program) kill() { kill(p.pid, p.below()) }
+func (p *program) kill() { kill(p.pid, p.ended, p.below()) }
 
 // sweep kills what a guard has left that was killed. On Linux it is below elector now, and so is what elector and its
 // plugins for credentials have started: those are in elector's own group, and do not have the program's variable.
@@ -161,21 +180,31 @@ func (p *program) sweep() {
 	another := func(q process) bool {
 		return p.others[q.pid] || q.group == own && !q.has(p.identity)
 	}
-	for unseen := 0; unseen < 3; time.Sleep(often) {
-		rest := descendants(os.Getpid(), another)
-		kill(p.pid, rest)
-		if unseen++; len(rest) > 0 || groupExists(p.pid) {
-			unseen = 0
+	for {
+		rest, err := adopted(another)
+		if err == nil && len(rest) == 0 && (listsAll || !groupExists(p.pid)) {
+			return
 		}
+		kill(p.pid, true, rest) // what is below these is adopted next
+		time.Sleep(time.Millisecond)
 	}
 }
 
-// kill kills a group and others.
-func kill(group int, others []process) {
-	if group > 0 {
+// groupOf is the group of the program's first process. It is 0 if nothing of it may be left: its number may be that of
+// another group by now.
+func groupOf(first int, ended bool, rest []process) int {
+	if ended && listsAll && !slices.ContainsFunc(rest, func(q process) bool { return q.group == first }) {
+		return 0
+	}
+	return first
+}
+
+// kill kills the rest of a program, and the group of its first process as one: no fork escapes that.
+func kill(first int, ended bool, rest []process) {
+	if group := groupOf(first, ended, rest); group > 0 {
 		_ = syscall.Kill(-group, syscall.SIGKILL)
 	}
-	for _, p := range others {
+	for _, p := range rest {
 		_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	}
 }

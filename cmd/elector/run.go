@@ -406,7 +406,7 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 		case <-overdue.C:
 			e.killed, poll = true, time.After(0)
 		case e.status = <-p.guard.ended:
-			e.ended, poll = true, time.After(often/10) // mostly it was the last one, and the guard's end comes next
+			e.ended, p.ended, poll = true, true, time.After(often/10) // mostly it was the last one, and the guard's end comes next
 		case guard := <-p.guard.end:
 			return r.afterGuard(p, e, guard)
 		case <-poll:

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -73,28 +74,53 @@ func processes() (list []process) {
 		return nil
 	}
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
+		if p, err := readProcess(e.Name()); err == nil {
+			list = append(list, p)
 		}
-		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil {
-			continue // it has ended
-		}
-		// pid (name) state parent group ...: a name may hold anything, brackets too.
-		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		const threads = 17
-		if len(fields) <= threads {
-			continue
-		}
-		p := process{pid: pid}
-		// One whose first thread has ended looks like that, too, while others run.
-		p.ended = (fields[0][0] == 'Z' || fields[0][0] == 'X') && string(fields[threads]) <= "1"
-		p.parent, _ = strconv.Atoi(string(fields[1]))
-		p.group, _ = strconv.Atoi(string(fields[2]))
-		list = append(list, p)
 	}
 	return list
+}
+
+// readProcess fails for what is no process, or none any more.
+func readProcess(pid string) (p process, err error) {
+	if p.pid, err = strconv.Atoi(pid); err != nil {
+		return p, err
+	}
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return p, err
+	}
+	// pid (name) state parent group ...: a name may hold anything, brackets too.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const threads = 17
+	if len(fields) <= threads {
+		return p, os.ErrProcessDone
+	}
+	// One whose first thread has ended looks like that, too, while others run.
+	p.ended = (fields[0][0] == 'Z' || fields[0][0] == 'X') && string(fields[threads]) <= "1"
+	p.parent, _ = strconv.Atoi(string(fields[1]))
+	p.group, _ = strconv.Atoi(string(fields[2]))
+	return p, nil
+}
+
+// listsAll says that descendants are all there are.
+const listsAll = true
+
+// adopted are the orphans that this process has to wait for, but for those that another is true of. Of processes that each
+// start the next one and end, a list of all processes may show none. But here each comes to the end of the kernel's list
+// before the one before it leaves. Who has ended since the list was made is one of them, for it may have left a child.
+func adopted(another func(process) bool) (list []process, err error) {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())) // of the first thread: see reapUntil
+	if errors.Is(err, os.ErrNotExist) {
+		return descendants(os.Getpid(), another), nil // a kernel without checkpoints, a rare one
+	}
+	for _, pid := range strings.Fields(string(children)) {
+		p, err := readProcess(pid)
+		if err != nil || !another(p) {
+			list = append(list, p)
+		}
+	}
+	return list, err
 }
 
 // descendants are the processes below root that still run, but for those that another is true of, and what is below
@@ -118,8 +144,19 @@ func descendants(root int, another func(process) bool) []process {
 	return found
 }
 
-// has reports whether the process has a variable in its environment. That of another user's cannot be read.
+// has reports whether the process has a variable in its environment, or may have had it: when it ends, there is nothing more
+// to be read, in the middle of it, too. What belongs to another user cannot be read.
 func (p process) has(variable string) bool {
-	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
-	return bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00"))
+	for last := []byte(nil); ; {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+		switch {
+		case len(env) == 0:
+			return !errors.Is(err, os.ErrPermission)
+		case bytes.Contains(append([]byte{0}, env...), []byte("\x00"+variable+"\x00")):
+			return true
+		case bytes.Equal(env, last):
+			return false
+		}
+		last = env
+	}
 }
