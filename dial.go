@@ -22,15 +22,21 @@ import (
 // have no room for waits in the process, where nothing counts against it, and not in a server that has too much to do. The
 // watches beyond the first 90 have connections of their own, which fill up and stay so.
 const (
-	maxRequests      = 45
-	maxWatches       = 45 // beside the requests
-	maxSpareRequests = 50
+	maxRequests   = 45
+	maxWatches    = 45 // beside the requests
+	maxSpareReads = 50
 )
+
+// maxSecond is how many second attempts of writes are under way at a time. They are for a connection that is dead. When the
+// server is slow, each is as much again to do for it, and makes the first one conflict: with one for every lease that is
+// late, six hundred elections on a busy machine would lose their leases by them.
+const maxSecond = 4
 
 // links are the ways of a Client to the API: for requests, for watches, and for second attempts. They choose by the
 // request's ctx, which has an attempt, and by its query.
 type links struct {
 	first, second, spare, watches *link
+	again                         chan struct{} // one for each second attempt of a write under way
 
 	certificates bool        // the user is known by a client certificate
 	old          atomic.Bool // the server has no HTTP/2
@@ -49,7 +55,7 @@ func newLinks(tc *transport.Config) (*links, error) {
 	if err != nil {
 		return nil, err
 	}
-	ls := &links{certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
+	ls := &links{again: make(chan struct{}, maxSecond), certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
 	newLink := func(requests, watches int) *link {
 		return &link{
 			links: ls, requests: make(chan struct{}, requests), watches: make(chan struct{}, watches),
@@ -57,7 +63,7 @@ func newLinks(tc *transport.Config) (*links, error) {
 		}
 	}
 	ls.first, ls.second = newLink(maxRequests, maxWatches), newLink(maxRequests, maxWatches)
-	ls.spare, ls.watches = newLink(maxSpareRequests, 0), newLink(0, 0)
+	ls.spare, ls.watches = newLink(maxSpareReads, 0), newLink(0, 0)
 	ls.idle = time.AfterFunc(idleLimit, ls.closeIdle)
 	return ls, nil
 }
@@ -84,13 +90,15 @@ func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a == nil || a.spare {
 		defer ls.idle.Reset(idleLimit)
 	}
-	switch {
+	switch spare := a != nil && a.spare; {
 	case isWatch(req.URL):
 		return ls.watch(req)
-	case a != nil && a.spare:
-		return ls.ask(req, ls.spare, ls.spare)
+	case spare && req.Method == http.MethodGet:
+		return ls.spare.carryWithin(ls.spare.requests, req)
+	case spare:
+		return ls.spare.carryWithin(ls.again, req)
 	default:
-		return ls.ask(req, ls.first, ls.second)
+		return ls.ask(req)
 	}
 }
 
@@ -99,23 +107,28 @@ func isWatch(u *url.URL) bool {
 }
 
 // ask carries a request out when one of two links has room for it, the first if it can be.
-func (ls *links) ask(req *http.Request, first, second *link) (*http.Response, error) {
+func (ls *links) ask(req *http.Request) (*http.Response, error) {
 	select {
-	case first.requests <- struct{}{}:
-		return first.carryWith(first.requests, req)
+	case ls.first.requests <- struct{}{}:
+		return ls.first.carryWith(ls.first.requests, req)
 	default:
 	}
 	select {
-	case first.requests <- struct{}{}:
-		return first.carryWith(first.requests, req)
-	case second.requests <- struct{}{}:
-		return second.carryWith(second.requests, req)
+	case ls.first.requests <- struct{}{}:
+		return ls.first.carryWith(ls.first.requests, req)
+	case ls.second.requests <- struct{}{}:
+		return ls.second.carryWith(ls.second.requests, req)
 	case <-req.Context().Done():
-		if req.Body != nil {
-			req.Body.Close() // as a RoundTripper has to
-		}
-		return nil, context.Cause(req.Context())
+		return notCarried(req)
 	}
+}
+
+// notCarried is the end of a request that was given up before there was room for it.
+func notCarried(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close() // as a RoundTripper has to
+	}
+	return nil, context.Cause(req.Context())
 }
 
 // watch opens a watch, beside requests while there is room.
@@ -257,6 +270,16 @@ func (ls *links) notOld() error {
 		return errOld
 	}
 	return nil
+}
+
+// carryWithin carries a request out when there is room for it.
+func (l *link) carryWithin(slots chan struct{}, req *http.Request) (*http.Response, error) {
+	select {
+	case slots <- struct{}{}:
+		return l.carryWith(slots, req)
+	case <-req.Context().Done():
+		return notCarried(req)
+	}
 }
 
 // carryWith carries a request out that has a slot, until its answer has been read.

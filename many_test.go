@@ -50,6 +50,34 @@ func TestSixHundredElectionsHaveFewConnectionsAndAllTheirWatches(t *testing.T) {
 	})
 }
 
+// A slow server that is sent every write twice is slower still, and the first of them conflicts.
+func TestOfManyElectionsFewSecondAttemptsAreUnderWayAtATime(t *testing.T) {
+	overWire(t, func(w *wire) {
+		var now, most atomic.Int32
+		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPut {
+				return false
+			}
+			defer now.Add(-1)
+			if n := now.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			select {
+			case <-time.After(4500 * time.Millisecond): // after 3.3 s there is a second attempt
+			case <-r.Context().Done():
+			}
+			return false
+		})
+		all := w.elect(60, w.client())
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+		assert.Equal(t, int32(60+4), most.Load())
+		w.intercept(nil)
+		w.stop()
+		time.Sleep(5 * time.Second) // the server's handlers return
+	})
+}
+
 // A slow network makes all of them dial, ask and watch while the first handshake is under way.
 func TestTwoHundredAndFiftyElectionsThatStartAtOnceOverASlowNetworkDialAFewTimes(t *testing.T) {
 	overWire(t, func(w *wire) {

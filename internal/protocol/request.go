@@ -47,6 +47,12 @@ func (cs calls) awaited() *call {
 	return nil
 }
 
+// waitsInVain reports whether k is a write's second attempt that has not left the process, and whose first has come to its
+// end: the way of the first is free (L12).
+func (cs calls) waitsInVain(k *call) bool {
+	return k.spare && k.do != get && !k.left && !slices.ContainsFunc(cs, func(other *call) bool { return other != k && other.counts() })
+}
+
 // writing reports whether a write is under way whose answer counts.
 func (cs calls) writing() bool {
 	return slices.ContainsFunc(cs, func(k *call) bool { return k.do != get && k.counts() })
@@ -101,14 +107,19 @@ func (m *Machine) underWay() int {
 	return n
 }
 
-// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited
+// for, unless it waits in vain. Up to three
 // attempts are under way, the third only while a holder's time runs out. For one more, the oldest is given up if it has
 // had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which repeats the one
 // before it. The attempt that is carried out first makes the others conflict, and it is most likely an older one: giving
 // that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
 func (m *Machine) makeRoom() bool {
 	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
-		return false
+		if !m.calls.waitsInVain(k) {
+			return false
+		}
+		k.ignored = true
+		m.drop(k)
 	}
 	standingBy := (m.phase == StandingBy || m.phase == Following) && !m.goesFirst()
 	open, limit := 0, 3
