@@ -102,7 +102,7 @@ func (e *Elector) Status() Status {
 //
 //   - while the callback overruns its Lease: its ctx has ended, it still runs, and another replica may lead soon;
 //   - when the election's loop has been stuck for more than a LeaseDuration;
-//   - when requests do not return although their time is up, so that no more are sent;
+//   - when requests do not return although their time is up, so that no more are sent.
 //
 // A standby is healthy. So is a candidate that cannot reach the API, or that the API refuses, because a restart would not
 // help: see Status, the log and the metrics. Do not make readiness depend on leading, or a rolling update never ends.
