@@ -54,7 +54,7 @@ func (l *activeTerm) renewed(sent protocol.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term.authority.Store(&authority{sent: sent})
-	if last := l.term.spell.Load(); last.ctx.Err() != nil && l.term.alive.Err() == nil && l.ctx.Err() == nil && !l.term.runOut(now()) {
+	if last := l.term.spell.Load(); last.ctx.Err() != nil && l.ctx.Err() == nil && !l.term.runOut(now()) {
 		l.term.spell.Store(newSpell(l.term.alive))
 		close(last.resumed)
 	}
