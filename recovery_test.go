@@ -98,6 +98,24 @@ func logs(r *replica, what string) (n int) {
 	return n
 }
 
+// The others wait for its last renewal, not for its loss.
+func TestATermThatIsLostEarlyOverrunsByItsLastRenewal(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var overran time.Time
+		w.join("a", draining(20*time.Second), with(func(o *elector.Options) {
+			o.RecoveryDeadline = time.Hour
+			o.OnOverrun = func(elector.Term) { overran = time.Now() }
+		}))
+		w.awaitLeader(time.Second)
+		w.pass(30 * time.Second)
+		renewed := w.lease().Spec.RenewTime.Time
+		w.kubectl(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = ptr.To("else") })
+		w.pass(20 * time.Second)
+		require.False(w, overran.IsZero())
+		assert.WithinDuration(w, renewed.Add(13750*time.Millisecond), overran, 100*time.Millisecond)
+	})
+}
+
 func TestAnOutageForEverybodySuspendsTheTermAndEndsNothing(t *testing.T) {
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
