@@ -47,12 +47,12 @@ func storm(join joiner, length time.Duration) func(w *world) coverage {
 			well(victim.client)
 			victim.client.SetLatency(roundTrip)
 		}
-		length := w.now()
+		lasted := w.now()
 		for _, r := range alive {
 			r.stop()
 		}
 		time.Sleep(time.Minute) // client-go's elector does not wait for its callback
-		return coverageOf(w.spans(), renewals(), length)
+		return coverageOf(w.spans(), renewals(), lasted)
 	}
 }
 

@@ -223,7 +223,6 @@ type shard struct {
 // elect starts n elections over one client.
 func (w *wire) elect(n int, leases coordinationv1client.LeasesGetter) (all []*shard) {
 	w.Helper()
-	ctx := w.ctx
 	for i := range n {
 		s := &shard{name: fmt.Sprint("shard-", i)}
 		var err error
@@ -233,7 +232,7 @@ func (w *wire) elect(n int, leases coordinationv1client.LeasesGetter) (all []*sh
 			Metrics: shardMetrics{elector.NoMetrics{}, s},
 		})
 		require.NoError(w, err)
-		w.running.Go(func() { assert.NoError(w, s.el.Run(ctx)) })
+		w.running.Go(func() { assert.NoError(w, s.el.Run(w.ctx)) })
 		all = append(all, s)
 	}
 	return all

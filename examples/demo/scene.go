@@ -46,7 +46,7 @@ func (s *scene) play(ctx context.Context) error {
 		err := a.play(ctx, s)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("act %d: %w\nwhat the replicas logged:\n%s", i+1, err, s.Logs())
+			return fmt.Errorf("act %d: %w\nwhat the replicas logged:\n%s", i+1, err, s.Log(nil))
 		}
 	}
 	n, err := s.Reconciliations()

@@ -107,19 +107,20 @@ func (m *Machine) underWay() int {
 	return n
 }
 
-// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited
-// for, unless it waits in vain. Up to three
-// attempts are under way, the third only while a holder's time runs out. For one more, the oldest is given up if it has
-// had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which repeats the one
-// before it. The attempt that is carried out first makes the others conflict, and it is most likely an older one: giving
-// that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for, unless it waits
+// in vain. Up to three attempts are under way, the third only while a holder's time runs out. For one more, the oldest is
+// given up if it has had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which
+// repeats the one before it. The attempt that is carried out first makes the others conflict, and it is most likely an older
+// one: giving that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each
+// RenewDeadline.
 func (m *Machine) makeRoom() bool {
-	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
-		if !m.calls.waitsInVain(k) {
-			return false
-		}
+	switch k := m.calls.awaited(); {
+	case k == nil || k.isOverdue(m.now):
+	case m.calls.waitsInVain(k):
 		k.ignored = true
 		m.drop(k)
+	default:
+		return false
 	}
 	standingBy := (m.phase == StandingBy || m.phase == Following) && !m.goesFirst()
 	open, limit := 0, 3

@@ -86,22 +86,13 @@ func (f *Fleet) Lines() []Line {
 	return f.lines[:len(f.lines):len(f.lines)]
 }
 
-// Log is a replica's log so far.
+// Log is the log of a replica so far, or with nil that of all.
 func (f *Fleet) Log(r *Replica) string {
 	var b strings.Builder
 	for _, l := range f.Lines() {
-		if l.Replica == r {
-			fmt.Fprintf(&b, "%s %s\n", l.At.Format("15:04:05.000"), l.Text)
+		if r == nil || l.Replica == r {
+			fmt.Fprintf(&b, "%s %s %s\n", l.At.Format("15:04:05.000"), l.Replica.Name, l.Text)
 		}
-	}
-	return b.String()
-}
-
-// Logs is the log of all replicas so far.
-func (f *Fleet) Logs() string {
-	var b strings.Builder
-	for _, l := range f.Lines() {
-		fmt.Fprintf(&b, "%s %s %s\n", l.Replica.Name, l.At.Format("15:04:05.000"), l.Text)
 	}
 	return b.String()
 }

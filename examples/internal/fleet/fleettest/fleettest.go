@@ -88,10 +88,7 @@ func (s *Shared) NewFor(t *testing.T, limit time.Duration, readmes ...string) *F
 	t.Cleanup(func() {
 		require.NoError(t, f.Close())
 		if t.Failed() {
-			t.Log("the logs:")
-			for _, l := range f.Lines() {
-				t.Logf("%s %s %s", l.At.Format("15:04:05.000"), l.Replica.Name, l.Text)
-			}
+			t.Logf("the logs:\n%s", f.Log(nil))
 		}
 	})
 	return &Fleet{Fleet: f, t: t, ctx: ctx, programs: s.Programs}
