@@ -80,6 +80,8 @@ func TestOfManyElectionsFewSecondAttemptsAreUnderWayAtATime(t *testing.T) {
 		w.intercept(nil)
 		w.stop()
 		time.Sleep(5 * time.Second) // the server's handlers return
+		mu.Lock()
+		defer mu.Unlock()
 		assert.Equal(t, 60+4, most)
 	})
 }
