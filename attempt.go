@@ -13,7 +13,8 @@ import (
 
 // An attempt is what is known of a request, or a watch, on its way: it travels in the request's ctx.
 type attempt struct {
-	spare bool // it goes by the spare connection
+	spare   bool      // it goes by the spare connection
+	presses time.Time // from then on it goes before others; zero for never
 
 	mu      sync.Mutex // guards what follows
 	waiting time.Time  // since when it first waited for a connection; before that, for a rate limiter or a slot
@@ -78,6 +79,17 @@ func (a *attempt) dials(limit time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return !a.waiting.IsZero() && a.leftAt.IsZero() && time.Since(a.waiting) >= limit
+}
+
+// heard is when something was last read from its connection, zero if nothing was since it was given that.
+func (a *attempt) heard() time.Time {
+	a.mu.Lock()
+	c, given := a.conn, a.given
+	a.mu.Unlock()
+	if c == nil || c.silentSince(given) {
+		return time.Time{}
+	}
+	return c.lastRead()
 }
 
 // suspect closes the connection that the attempt was given, if nothing at all has been read from it since then, and since

@@ -110,6 +110,9 @@ func (c *candidate) step(ctx context.Context, ev protocol.Event) {
 			c.carryOut(ctx, c.machine.Step(left, now()))
 		}
 	}
+	if ev, ok := c.watches.heard(); ok {
+		c.carryOut(ctx, c.machine.Step(ev, now()))
+	}
 	if c.machine.Status().Phase == protocol.StandingBy {
 		if dead := c.stateDir.lock(); len(dead) > 0 {
 			c.carryOut(ctx, c.machine.Step(protocol.Event{Kind: protocol.Proven, Marks: protocolMarks(dead...)}, now()))

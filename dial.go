@@ -17,26 +17,22 @@ import (
 	"k8s.io/client-go/transport"
 )
 
-// How many requests and watches go over a connection. A kube-apiserver allows 100 on each; some are left for those that
-// are being given up, so that net/http never dials because a connection is full. Two connections carry requests. What they
-// have no room for waits in the process, where nothing counts against it, and not in a server that has too much to do. The
-// watches beyond the first 90 have connections of their own, which fill up and stay so.
 const (
-	maxRequests   = 45
-	maxWatches    = 45 // beside the requests
-	maxSpareReads = 50
-)
+	// maxWatches go over a connection that carries requests, too. A kube-apiserver allows 100 streams on each; some are left
+	// for those that are being given up, so that net/http never dials because a connection is full. The other watches have
+	// connections of their own, which fill up and stay so.
+	maxWatches = 45
 
-// maxSecond is how many second attempts of writes are under way at a time. They are for a connection that is dead. When the
-// server is slow, each is as much again to do for it, and makes the first one conflict: with one for every lease that is
-// late, six hundred elections on a busy machine would lose their leases by them.
-const maxSecond = 4
+	// maxSecond is how many second attempts are under way at a time.
+	maxSecond = 50
+)
 
 // links are the ways of a Client to the API: for requests, for watches, and for second attempts. They choose by the
 // request's ctx, which has an attempt, and by its query.
 type links struct {
 	first, second, spare, watches *link
-	again                         chan struct{} // one for each second attempt of a write under way
+	turns                         turns         // on the first and the second
+	seconds                       chan struct{} // one for each second attempt under way
 
 	certificates bool        // the user is known by a client certificate
 	old          atomic.Bool // the server has no HTTP/2
@@ -55,15 +51,11 @@ func newLinks(tc *transport.Config) (*links, error) {
 	if err != nil {
 		return nil, err
 	}
-	ls := &links{again: make(chan struct{}, maxSecond), certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
-	newLink := func(requests, watches int) *link {
-		return &link{
-			links: ls, requests: make(chan struct{}, requests), watches: make(chan struct{}, watches),
-			http1: ls.http1(tc, tlsConfig), http2: ls.http2(tc, tlsConfig),
-		}
+	ls := &links{seconds: make(chan struct{}, maxSecond), certificates: tc.HasCertAuth() || tc.HasCertCallback(), conns: map[*conn]struct{}{}}
+	newLink := func() *link {
+		return &link{links: ls, watches: make(chan struct{}, maxWatches), http1: ls.http1(tc, tlsConfig), http2: ls.http2(tc, tlsConfig)}
 	}
-	ls.first, ls.second = newLink(maxRequests, maxWatches), newLink(maxRequests, maxWatches)
-	ls.spare, ls.watches = newLink(maxSpareReads, 0), newLink(0, 0)
+	ls.first, ls.second, ls.spare, ls.watches = newLink(), newLink(), newLink(), newLink()
 	ls.idle = time.AfterFunc(idleLimit, ls.closeIdle)
 	return ls, nil
 }
@@ -90,15 +82,15 @@ func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a == nil || a.spare {
 		defer ls.idle.Reset(idleLimit)
 	}
-	switch spare := a != nil && a.spare; {
+	switch {
 	case isWatch(req.URL):
 		return ls.watch(req)
-	case spare && req.Method == http.MethodGet:
-		return ls.spare.carryWithin(ls.spare.requests, req)
-	case spare:
-		return ls.spare.carryWithin(ls.again, req)
+	case a == nil:
+		return ls.ask(req, time.Time{})
+	case a.spare:
+		return ls.askAgain(req)
 	default:
-		return ls.ask(req)
+		return ls.ask(req, a.presses)
 	}
 }
 
@@ -106,18 +98,24 @@ func isWatch(u *url.URL) bool {
 	return strings.Contains(u.RawQuery, "watch=") && u.Query().Get("watch") != "false"
 }
 
-// ask carries a request out when one of two links has room for it, the first if it can be.
-func (ls *links) ask(req *http.Request) (*http.Response, error) {
-	select {
-	case ls.first.requests <- struct{}{}:
-		return ls.first.carryWith(ls.first.requests, req)
-	default:
+// ask carries a request out when it has its turn.
+func (ls *links) ask(req *http.Request, presses time.Time) (*http.Response, error) {
+	t := ls.turns.take(req.Context(), presses)
+	if t == nil {
+		return notCarried(req)
 	}
+	resp, err := []*link{ls.first, ls.second}[t.link].carryUntil(req, func() { ls.turns.end(t) })
+	if err == nil {
+		ls.turns.answered(t)
+	}
+	return resp, err
+}
+
+// askAgain carries a second attempt out when there is room for it.
+func (ls *links) askAgain(req *http.Request) (*http.Response, error) {
 	select {
-	case ls.first.requests <- struct{}{}:
-		return ls.first.carryWith(ls.first.requests, req)
-	case ls.second.requests <- struct{}{}:
-		return ls.second.carryWith(ls.second.requests, req)
+	case ls.seconds <- struct{}{}:
+		return ls.spare.carryUntil(req, func() { <-ls.seconds })
 	case <-req.Context().Done():
 		return notCarried(req)
 	}
@@ -136,7 +134,7 @@ func (ls *links) watch(req *http.Request) (*http.Response, error) {
 	for _, l := range []*link{ls.first, ls.second} {
 		select {
 		case l.watches <- struct{}{}:
-			return l.carryWith(l.watches, req)
+			return l.carryUntil(req, func() { <-l.watches })
 		default:
 		}
 	}
@@ -204,14 +202,16 @@ func (c *conn) Close() error {
 
 // silentSince reports whether nothing has been read since then.
 func (c *conn) silentSince(t time.Time) bool {
-	return c.made.Add(time.Duration(c.read.Load())).Before(t)
+	return c.lastRead().Before(t)
 }
+
+func (c *conn) lastRead() time.Time { return c.made.Add(time.Duration(c.read.Load())) }
 
 // A link has its own connections: one, or where the server allows fewer streams on it, as many as it takes. They do not
 // come from client-go's cache of transports, which would keep them for ever.
 type link struct {
-	links             *links
-	requests, watches chan struct{} // one for each under way
+	links   *links
+	watches chan struct{} // one for each beside requests
 
 	http2 *http.Transport // dials one at a time, whatever waits for it
 	http1 *http.Transport // each request under way needs a connection of its own
@@ -272,19 +272,9 @@ func (ls *links) notOld() error {
 	return nil
 }
 
-// carryWithin carries a request out when there is room for it.
-func (l *link) carryWithin(slots chan struct{}, req *http.Request) (*http.Response, error) {
-	select {
-	case slots <- struct{}{}:
-		return l.carryWith(slots, req)
-	case <-req.Context().Done():
-		return notCarried(req)
-	}
-}
-
-// carryWith carries a request out that has a slot, until its answer has been read.
-func (l *link) carryWith(slots chan struct{}, req *http.Request) (*http.Response, error) {
-	done := sync.OnceFunc(func() { <-slots })
+// carryUntil carries a request out, and calls end when its answer has been read.
+func (l *link) carryUntil(req *http.Request, end func()) (*http.Response, error) {
+	done := sync.OnceFunc(end)
 	resp, err := l.carry(req)
 	if err != nil {
 		done()

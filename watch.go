@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,6 +29,7 @@ type session struct {
 	id      int
 	attempt *attempt
 	opened  bool
+	heard   time.Time     // when something was last read from its connection, as the machine was told
 	ended   chan struct{} // closed when its goroutine has returned
 	cancel  context.CancelFunc
 }
@@ -52,6 +54,21 @@ func (ws *watches) failure(id int) error {
 		return ws.why
 	}
 	return errNoReply
+}
+
+// heard is what there is to tell of the connection of the watch: that something was read from it. It is ok each half second
+// at the most.
+func (ws *watches) heard() (ev protocol.Event, ok bool) {
+	s := ws.session
+	if s == nil || !s.opened {
+		return ev, false
+	}
+	at := s.attempt.heard()
+	if at.Sub(s.heard) < time.Second/2 {
+		return ev, false
+	}
+	s.heard = at
+	return protocol.Event{Kind: protocol.Heard, ID: s.id, At: instant(at)}, true
 }
 
 // returned are the sessions that were closed and have returned since.

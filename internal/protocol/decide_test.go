@@ -120,9 +120,22 @@ func TestDecisions(t *testing.T) {
 			{does: "see", see: &theirs, want: waits(15 * s)},
 			{at: 10 * s, does: "made anew, blank", see: &Record{Version: 9, UID: "v"}, want: waits(25 * s)},
 		},
-		"the release of a Lease that was made anew frees only what its own holder was promised (S6)": {
+		"the release of a Lease that was made anew unseen frees only what its own holder was promised (S6)": {
 			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 4, UID: "u", Created: 100}, want: waits(15 * s)},
-			{at: 1 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 9, UID: "v", Created: 200}, want: waits(15 * s)},
+			{at: 1 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 9, UID: "v", Created: 200}, want: waits(16 * s)},
+		},
+		"and if the deletion was seen, no longer than from then on": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 4, UID: "u", Created: 100}, want: waits(15 * s)},
+			{at: 1 * s, does: "deleted, shown by the watch", tell: func(st *state) { st.seen = st.seen.gone(6, Instant{}, at(1*s)) }, want: waits(15 * s)},
+			{at: 2 * s, does: "another's release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 9, UID: "v", Created: 200}, want: waits(15 * s)},
+		},
+		"nor does the release of one who won on a Lease that had come back (S3)": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 600, Transitions: 3}, Version: 8, UID: "u"}, want: waits(15 * s)},
+			{at: 1 * s, does: "restored, an older one", tell: func(st *state) {
+				st.seen = st.seen.see(Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 5, UID: "u"}, at(1*s), at(1*s))
+			}, want: waits(16 * s)},
+			{at: 2 * s, does: "another's win on it", see: &Record{Claim: Claim{Holder: "else", Seconds: 15, Acquired: 700, Renewed: 700, Transitions: 4}, Version: 1009, UID: "u"}, want: waits(17 * s)},
+			{at: 3 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900, Transitions: 4}, Version: 1010, UID: "u"}, want: waits(16 * s)},
 		},
 		"nor what a blank Lease has bound for in between": {
 			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(15 * s)},

@@ -14,6 +14,7 @@ const (
 	WatchOpened                  // the watch ID was accepted
 	WatchShowed                  // the watch ID has shown Record
 	WatchGone                    // the watch ID has shown that Record was deleted
+	Heard                        // something was read at At from the connection of the watch ID
 	WatchEnded                   // the watch ID has returned, with an Outcome; also one that was closed
 	Health                       // whether this replica is fit to lead: OK
 	Yield                        // how much longer than others this candidate waits: Delay
@@ -120,4 +121,6 @@ type Request struct {
 	Wins  bool   // it may win the Lease: what proves this process dead has to be left before it is sent (S12)
 	Clear bool   // remove the request to step down (L8)
 	Spare bool   // use the second connection, because an answer on the first is overdue
+
+	Presses Instant // from then on it goes before others of the process; zero for never (L12)
 }

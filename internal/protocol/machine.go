@@ -123,7 +123,7 @@ func (m *Machine) take(ev Event) {
 		}
 	case Answered:
 		m.answered(ev)
-	case WatchOpened, WatchShowed, WatchGone, WatchEnded:
+	case WatchOpened, WatchShowed, WatchGone, Heard, WatchEnded:
 		m.noticed(ev)
 	case Health:
 		m.own.unfit = !ev.OK
@@ -449,6 +449,7 @@ func (m *Machine) observe(next seen) {
 	}
 	if next.exists && (next.record.Blank() || !m.owns()) {
 		m.calls.void()
+		m.takeBack()
 		m.forget()
 	}
 	m.jitter = m.pick(spread - 1)

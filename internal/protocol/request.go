@@ -47,12 +47,6 @@ func (cs calls) awaited() *call {
 	return nil
 }
 
-// waitsInVain reports whether k is a write's second attempt that has not left the process, and whose first has come to its
-// end: the way of the first is free (L12).
-func (cs calls) waitsInVain(k *call) bool {
-	return k.spare && k.do != get && !k.left && !slices.ContainsFunc(cs, func(other *call) bool { return other != k && other.counts() })
-}
-
 // writing reports whether a write is under way whose answer counts.
 func (cs calls) writing() bool {
 	return slices.ContainsFunc(cs, func(k *call) bool { return k.do != get && k.counts() })
@@ -86,6 +80,16 @@ func (cs calls) void() {
 	}
 }
 
+// takeBack gives up the writes that have not left the process: the record that they were decided on has been replaced (L12).
+func (m *Machine) takeBack() {
+	for _, k := range m.calls {
+		if k.do != get && !k.left {
+			k.ignored = true
+			m.drop(k)
+		}
+	}
+}
+
 // stuck reports whether so many clients have not returned, a second after their requests were given up, that no more
 // requests are sent (L9).
 func (m *Machine) stuck() bool {
@@ -107,19 +111,13 @@ func (m *Machine) underWay() int {
 	return n
 }
 
-// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for, unless it waits
-// in vain. Up to three attempts are under way, the third only while a holder's time runs out. For one more, the oldest is
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three attempts are under way, the third only while a holder's time runs out. For one more, the oldest is
 // given up if it has had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which
 // repeats the one before it. The attempt that is carried out first makes the others conflict, and it is most likely an older
 // one: giving that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each
 // RenewDeadline.
 func (m *Machine) makeRoom() bool {
-	switch k := m.calls.awaited(); {
-	case k == nil || k.isOverdue(m.now):
-	case m.calls.waitsInVain(k):
-		k.ignored = true
-		m.drop(k)
-	default:
+	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
 		return false
 	}
 	standingBy := (m.phase == StandingBy || m.phase == Following) && !m.goesFirst()
@@ -168,7 +166,10 @@ func (m *Machine) send(do action) {
 		k.claim = m.own.next(m.Config, m.seen, do, m.notice, m.now, m.random(1e6))
 		m.own.sending(m.seen, m.phase, do, k.claim, m.now)
 		to, _ := m.seen.transfer()
-		r = Request{k.verb, k.claim, m.seen.record, do == acquire, do == acquire || Names(to, m.Identity), k.spare}
+		r = Request{Verb: k.verb, Claim: k.claim, On: m.seen.record, Wins: do == acquire, Clear: do == acquire || Names(to, m.Identity), Spare: k.spare}
+		if do == renew {
+			r.Presses = m.own.sent.Add(m.RenewDeadline / 2) // (L12)
+		}
 	}
 	if !m.Traces {
 		m.leaves(k, m.now)

@@ -40,9 +40,6 @@ func TestWhichAttemptIsGivenUpForOneMore(t *testing.T) {
 		return []*call{under(1, renew, at(0)), under(2, renew, at(s)), under(3, renew, at(2*s))}
 	}
 	ignored := func() []*call { cs := old(); cs[1].ignored = true; return cs }
-	waits := func(id int) *call {
-		return &call{id: id, do: renew, spare: true, handed: at(5 * s), sent: at(5 * s), giveUp: at(25 * s)}
-	}
 	gone := func() []*call { cs := old(); cs[0].givenUp = true; return cs }
 	for name, c := range map[string]struct {
 		phase Phase
@@ -54,15 +51,13 @@ func TestWhichAttemptIsGivenUpForOneMore(t *testing.T) {
 		"the first is not overdue": {Leading, s, old()[:1], nil, false},
 		"it is":                    {Leading, 4 * s, old()[:1], nil, true},
 		"a holder makes three":     {Leading, 4500 * ms, old()[:2], nil, true},
-		"the oldest, which has had half of RenewDeadline":                     {Leading, 6 * s, old(), []int{1}, true},
-		"the youngest, while all are young":                                   {Leading, 4900 * ms, []*call{under(1, renew, at(s)), under(2, renew, at(s)), under(3, renew, at(s))}, []int{3}, true},
-		"the one that does not count any more":                                {Leading, 6 * s, []*call{under(1, renew, at(2*s)), {id: 2, ignored: true, sent: at(2 * s)}, under(3, renew, at(2*s))}, []int{2}, true},
-		"a standby makes two, and waits":                                      {StandingBy, 6 * s, old()[:2], nil, false},
-		"unless one of them does not count":                                   {StandingBy, 6 * s, ignored()[:2], []int{2}, true},
-		"what was given up takes no part, but has to stop":                    {Leading, 6 * s, gone(), []int{1}, true},
-		"a second attempt that has not left, while the first may be answered": {Leading, 6 * s, append(old()[:1], waits(2)), nil, false},
-		"and when the first has ended":                                        {Leading, 6 * s, []*call{waits(2)}, []int{2}, true},
-		"four that do not return are enough":                                  {Leading, 20 * s, []*call{{givenUp: true, id: 1}, {givenUp: true, id: 2}, {givenUp: true, id: 3}, {givenUp: true, id: 4}}, []int{1, 2, 3, 4}, false},
+		"the oldest, which has had half of RenewDeadline":  {Leading, 6 * s, old(), []int{1}, true},
+		"the youngest, while all are young":                {Leading, 4900 * ms, []*call{under(1, renew, at(s)), under(2, renew, at(s)), under(3, renew, at(s))}, []int{3}, true},
+		"the one that does not count any more":             {Leading, 6 * s, []*call{under(1, renew, at(2*s)), {id: 2, ignored: true, sent: at(2 * s)}, under(3, renew, at(2*s))}, []int{2}, true},
+		"a standby makes two, and waits":                   {StandingBy, 6 * s, old()[:2], nil, false},
+		"unless one of them does not count":                {StandingBy, 6 * s, ignored()[:2], []int{2}, true},
+		"what was given up takes no part, but has to stop": {Leading, 6 * s, gone(), []int{1}, true},
+		"four that do not return are enough":               {Leading, 20 * s, []*call{{givenUp: true, id: 1}, {givenUp: true, id: 2}, {givenUp: true, id: 3}, {givenUp: true, id: 4}}, []int{1, 2, 3, 4}, false},
 	} {
 		m := stalled(c.phase, c.now, c.calls...)
 		assert.Equal(t, c.room, m.makeRoom(), name)

@@ -72,7 +72,7 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	next := o
 	next.back = back || o.back && r.term() == before.term()
 	next.remember(momentOf(r))
-	next.succeeds(r, back)
+	next.succeeds(r, back || o.back && r.Holder != "", now)
 	next.stale, next.exists, next.record, next.at = false, true, r, now
 	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
 		next.since = now
@@ -122,12 +122,16 @@ func (o seen) see(r Record, sent, now Instant) seen {
 }
 
 // succeeds takes in who holds the Lease now. A term that goes on, in a Lease that its holder has put back, succeeds nobody.
-func (o *seen) succeeds(r Record, back bool) {
+func (o *seen) succeeds(r Record, back bool, now Instant) {
 	if r.Blank() {
 		return
 	}
 	h := holding{r.term(), r.UID}
-	if o.held.uid != "" && h.term != o.held.term && (h.uid != o.held.uid || back) {
+	switch anew := h.uid != o.held.uid; {
+	case o.held.uid == "" || h.term == o.held.term:
+	case anew && o.exists && o.record.UID == o.held.uid:
+		o.before = latest(o.expires, now.Add(o.binds)) // it was deleted unseen, and may have been renewed before (S6)
+	case anew || back:
 		o.before = o.expires
 	}
 	o.held = h

@@ -13,6 +13,7 @@ type watching struct {
 	open    bool    // the watch was accepted
 	since   Instant // when it was, or before, when it was asked for
 	heard   Instant // when it last showed something
+	alive   Instant // when something was last read from its connection, as far as known
 	retryAt Instant // without a watch: when to open the next
 	fails   int     // watches in a row that did not serve for long
 
@@ -66,13 +67,15 @@ func (m *Machine) poll(d decision) decision {
 }
 
 // check turns waiting into asking once, when renewals have not come for longer than usual: the watch may be dead, and the
-// Lease free long since (L2). Each candidate asks at a random moment of its own, by its share of the spread.
+// Lease free long since (L2). While its connection brings what others asked for, it is the server that is slow, and questions
+// would make it slower (L12). Each candidate asks at a random moment of its own, by its share of the spread.
 func (m *Machine) check(d decision) decision {
 	quiet := m.seen.quiet()
 	if d.do != acquire || !m.watch.open || quiet.IsZero() || !m.watch.asked.Before(quiet) {
 		return d
 	}
-	if at := quiet.Add(m.jitter * (m.RetryPeriod / 2 / spread)); at.Before(d.at) {
+	silent := latest(quiet, m.watch.alive.Add(m.RenewDeadline/3))
+	if at := silent.Add(m.jitter * (m.RetryPeriod / 2 / spread)); at.Before(d.at) {
 		m.watch.doubting = true
 		return decision{do: get, at: at}
 	}
@@ -153,6 +156,8 @@ func (m *Machine) noticed(ev Event) {
 		if !m.holds() && m.seen.exists {
 			m.seen.stale = true // the watch does not show a deletion from before it began
 		}
+	case Heard:
+		w.alive = ev.At
 	case WatchEnded:
 		m.watchEnded(ev.Outcome == Refused)
 		w.ending = slices.DeleteFunc(w.ending, func(id int) bool { return id == ev.ID })

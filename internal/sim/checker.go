@@ -136,7 +136,7 @@ func (w *world) checkWrite(q *request, before record) {
 	if q.ask.Claim.Holder != "" {
 		p.holds(q, a)
 		for _, o := range w.alive {
-			if o != p && o.family == p.family && (o.asked == q.ask.Claim || slices.Contains(q.twins, o.index)) {
+			if o != p && o.family == p.family && (slices.Contains(o.asked, q.ask.Claim) || slices.Contains(q.twins, o.index)) {
 				o.holds(q, a) // it has decided on that, too
 			}
 		}

@@ -9,11 +9,14 @@ import (
 
 // copied is what the checker knows of a process and its copies (S5).
 type copied struct {
-	family   int32          // the first of them, plus one
-	until    time.Duration  // until then they may be inside at once
-	asked    protocol.Claim // the last that it has handed out: a copy may repeat it
-	inherits int32          // whose StateDir it has: when the one that was copied is dead, the copy may be alive. 0 for none of those
+	family   int32            // the first of them, plus one
+	until    time.Duration    // until then they may be inside at once
+	asked    []protocol.Claim // the last that it has handed out: a copy may repeat one, which was in doubt
+	inherits int32            // whose StateDir it has: when the one that was copied is dead, the copy may be alive. 0 for none of those
 }
+
+// maxAsked is how many claims of a process are remembered: those of some minutes.
+const maxAsked = 64
 
 // wrote reports whether the process, or a copy of it, is the author.
 func (p *process) wrote(author int32) bool {
@@ -33,7 +36,7 @@ func doCopy(w *world, _ *Fault, p *process, d *dice) {
 	c.link = link{latency: usualLatency, forbid: p.forbid}
 	c.ambush = ambush{}
 	c.requests, c.watches, c.inbox, c.rest, c.mail = nil, nil, nil, nil, nil
-	c.knows = slices.Clone(p.knows)
+	c.knows, c.asked = slices.Clone(p.knows), slices.Clone(p.asked)
 	c.armedAt = 0
 	p.mark, c.mark = protocol.Mark{}, protocol.Mark{} // the end of one proves nothing about the other
 	if c.place = nil; p.place != nil && p.place.locked == p {
@@ -58,13 +61,17 @@ func (p *process) mayOverlap() {
 	p.world.push(event{at: p.until + 1, kind: evCopies, who: p.index})
 }
 
-// sharesWrite gives those more that repeat one write, which was under way when one was copied: each takes it for its own.
-func (p *process) sharesWrite() {
+// asks remembers a claim that the process hands out. It gives those more time that repeat one write, which was under way when
+// one was copied: each takes it for its own.
+func (p *process) asks(c protocol.Claim) {
+	if !slices.Contains(p.asked, c) {
+		p.asked = append(p.asked[max(0, len(p.asked)-maxAsked+1):], c)
+	}
 	if p.until == 0 {
 		return
 	}
 	for _, o := range p.world.alive {
-		if o != p && o.family == p.family && o.asked == p.asked {
+		if o != p && o.family == p.family && slices.Contains(o.asked, c) {
 			p.mayOverlap()
 			o.mayOverlap()
 		}

@@ -178,8 +178,7 @@ func (p *process) send(id int, ask *protocol.Request) {
 	p.requests = append(p.requests, i)
 	p.checkSend(q)
 	if ask.Verb != protocol.Get {
-		p.asked = ask.Claim
-		p.sharesWrite()
+		p.asks(ask.Claim)
 	}
 	if q.fate.limited > 0 || p.asleep {
 		w.travel(evLeave, i, q.fate.limited)

@@ -179,6 +179,7 @@ func (p *process) wakes(gen uint32) {
 		p.world.push(event{at: p.wakeAt, kind: evWake, who: p.index, gen: p.wakeGen})
 		return
 	}
+	p.hearsOthers()
 	p.hand(protocol.Event{Kind: protocol.Tick})
 }
 

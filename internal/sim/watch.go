@@ -145,6 +145,19 @@ func (p *process) brings(i int32) {
 	w.armWatch(i)
 }
 
+// hearsOthers lets the machine hear that the connection of its watch is alive: every third process has other elections, whose
+// watches share it and are shown something all the time. It says nothing about the own one.
+func (p *process) hearsOthers() {
+	if p.index%3 != 0 || p.partition&inbound != 0 {
+		return
+	}
+	for _, i := range p.watches {
+		if wt := p.world.watches[i]; wt.open && !wt.closed && !wt.ended {
+			p.hand(protocol.Event{Kind: protocol.Heard, ID: wt.id, At: p.clock.at(p.world.now)})
+		}
+	}
+}
+
 // closeWatch closes a watch for its client.
 func (p *process) closeWatch(id int) {
 	w := p.world
