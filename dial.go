@@ -105,7 +105,7 @@ func (ls *links) ask(req *http.Request, presses time.Time) (*http.Response, erro
 		return notCarried(req)
 	}
 	resp, err := []*link{ls.first, ls.second}[t.link].carryUntil(req, func() { ls.turns.end(t) })
-	if err == nil {
+	if err == nil && req.Method != http.MethodGet {
 		ls.turns.answered(t)
 	}
 	return resp, err

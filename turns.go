@@ -9,17 +9,20 @@ import (
 )
 
 const (
-	// fewRequests of a Client are under way at a time, and one more for each perRequest that the fastest answer takes. So
-	// many keep a server busy. More would only wait in it, each of them the longer; here they cost it nothing, can be taken
-	// back, and the most pressing goes first. Over a long way it takes more of them for as many a second.
-	fewRequests = 20
-	perRequest  = 20 * time.Millisecond
+	// fewRequests of a Client are under way at a time: so many keep a server busy. More would only wait in it, each of them the
+	// longer; here they cost it nothing, can be taken back, and the most pressing goes first. There may be up to twice
+	// maxRequests while writes take hardly longer than the fastest: then the server, or the way to it, is slow for each, and
+	// not because there are many.
+	fewRequests = 30
 
 	// slowAfter is how long a request counts among the few. One that hangs would keep the others waiting.
 	slowAfter = 3 * time.Second
 
-	// maxRequests are under way on a link, those that hang among them.
+	// maxRequests are under way on a link, those that are slow among them.
 	maxRequests = 45
+
+	// outOfOrder is how many turns there are for one that is given in order, whatever presses, so that nobody waits for ever.
+	outOfOrder = 32
 )
 
 // turns are what the requests of a Client wait for, in the order in which they come, but for those that press. A turn is on
@@ -28,10 +31,12 @@ type turns struct {
 	mu      sync.Mutex // guards what follows
 	under   [2]int     // requests under way on each link
 	few     int        // those of them that are not slow
+	more    int        // how many more than fewRequests there may be of these
 	waiting []*turn
+	given   int // turns
 
-	fastest [2]time.Duration // answer of this minute, and of the one before; zero before the first
-	minute  time.Time        // when this one began
+	fastest [2]time.Duration // answer to a write of these ten seconds, and of those before; zero before the first
+	since   time.Time        // when these began
 }
 
 // A turn is that of one request.
@@ -62,8 +67,7 @@ func (ts *turns) take(ctx context.Context, presses time.Time) *turn {
 
 // next gives turns while there is room.
 func (ts *turns) next() {
-	limit := fewRequests + int(min(ts.fastest[0], ts.fastest[1])/perRequest)
-	for len(ts.waiting) > 0 && ts.few < limit {
+	for len(ts.waiting) > 0 && ts.few < fewRequests+ts.more {
 		link := slices.IndexFunc(ts.under[:], func(n int) bool { return n < maxRequests })
 		if link < 0 {
 			return
@@ -79,8 +83,12 @@ func (ts *turns) next() {
 	}
 }
 
-// first is which of those that wait comes next: the one that has pressed for longest, or else the one that came first.
+// first is which of those that wait comes next: the one that has pressed for longest, or else the one that came first. So is
+// one of many, whatever presses.
 func (ts *turns) first(now time.Time) (first int) {
+	if ts.given++; ts.given%outOfOrder == 0 {
+		return 0
+	}
 	for i, t := range ts.waiting {
 		before := ts.waiting[first].presses
 		if !t.presses.IsZero() && !t.presses.After(now) && (before.IsZero() || t.presses.Before(before)) {
@@ -101,17 +109,22 @@ func (ts *turns) isSlow(t *turn) {
 	}
 }
 
-// answered takes in how long an answer has taken.
+// answered takes in how long the answer to a write has taken.
 func (ts *turns) answered(t *turn) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	now := time.Now()
 	took := now.Sub(t.at)
-	if now.Sub(ts.minute) >= time.Minute {
-		ts.minute = now
+	if now.Sub(ts.since) >= 10*time.Second {
+		ts.since = now
 		ts.fastest = [2]time.Duration{took, cmp.Or(ts.fastest[0], took)}
 	}
 	ts.fastest[0] = min(ts.fastest[0], took)
+	if fastest := min(ts.fastest[0], ts.fastest[1]); took <= fastest+fastest/2 {
+		ts.more = min(ts.more+1, 2*maxRequests-fewRequests)
+	} else {
+		ts.more = max(ts.more-1, 0)
+	}
 }
 
 // end ends a turn, or the wait for it.

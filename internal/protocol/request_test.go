@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -346,4 +347,31 @@ func TestWhenTheOldHolderGoesFirst(t *testing.T) {
 	require.Equal(t, acquire, st.decide(at(s)).do, "a Lease that nobody holds is for everybody")
 	st.seen = st.seen.see(rec(5, "them", 100, 200), Instant{}, at(s))
 	require.Equal(t, get, st.decide(at(60*s)).do)
+}
+
+// L12: what waits in the process.
+
+func TestAWriteThatWaitsIsTakenBackWhenTheRecordChanges(t *testing.T) {
+	traced := cfg
+	traced.Traces = true
+	for _, left := range []bool{false, true} {
+		g := newRig(t, traced, rec(5, "them", 100, 200))
+		require.Equal(t, `update "me"`, g.tick(16*s).read())
+		if left {
+			g.step(Event{Kind: Left, ID: g.lastReq, At: at(g.clock)})
+		}
+		first := g.lastReq
+		g.show(rec(6, "them", 100, 300))
+		assert.Equal(t, !left, slices.Contains(g.out, Effect{Kind: Cancel, ID: first, OK: true}), "left: %v", left)
+		assert.Equal(t, left, g.calls.awaited() != nil, "left: %v", left)
+	}
+}
+
+func TestARenewalPressesWhenHalfOfRenewDeadlineHasPassed(t *testing.T) {
+	g := newRig(t, cfg, free).tick(s)
+	assert.Zero(t, g.sent[g.lastReq].Presses, "a write that may win has time")
+	g.take()
+	sent := g.own.sent
+	g.tick(3 * s)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline/2), g.sent[g.lastReq].Presses)
 }

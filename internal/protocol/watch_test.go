@@ -155,6 +155,12 @@ func TestAStandbyAsksOnceAtAMomentOfItsOwnWhenRenewalsStopComing(t *testing.T) {
 	m.jitter = 3 * ms
 	assert.Equal(t, decision{do: get, at: quiet.Add(300 * ms)}, m.check(waiting))
 	assert.True(t, m.watch.doubting)
+	m.noticed(Event{Kind: Heard, ID: m.watch.id, At: at(7 * s)})
+	assert.Equal(t, decision{do: get, at: at(7 * s).Add(cfg.RenewDeadline/3 + 300*ms)}, m.check(waiting), "its connection was alive then")
+	m.noticed(Event{Kind: Heard, ID: m.watch.id, At: at(12 * s)})
+	assert.Equal(t, waiting, m.check(waiting), "and is: the server is slow")
+	m.watch.alive = Instant{}
+	m.check(waiting)
 	m.send(get)
 	assert.True(t, m.out[0].Request.Spare, "the watch's connection may be the dead one")
 	m.watch.asked = quiet

@@ -1,0 +1,177 @@
+package elector
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// L12: what the requests of a Client wait for.
+
+// queued lets requests wait for their turns, one after the other, and tells who has his.
+type queued struct {
+	*turns
+	t   *testing.T
+	ctx context.Context
+
+	guard sync.Mutex // guards what follows
+	names []string   // who has taken turns
+	has   []*turn    // theirs
+}
+
+func waitForTurns(t *testing.T, f func(q *queued)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer stop()
+		f(&queued{turns: &turns{}, t: t, ctx: ctx})
+	})
+}
+
+// takes lets n requests take turns at once.
+func (q *queued) takes(n int) (all []*turn) {
+	for range n {
+		all = append(all, q.take(q.ctx, time.Time{}))
+	}
+	return all
+}
+
+// waits lets a request wait that presses after that time, never if it is 0.
+func (q *queued) waits(who string, after time.Duration) {
+	var presses time.Time
+	if after > 0 {
+		presses = time.Now().Add(after)
+	}
+	go func() {
+		if t := q.take(q.ctx, presses); t != nil {
+			q.guard.Lock()
+			defer q.guard.Unlock()
+			q.names, q.has = append(q.names, who), append(q.has, t)
+		}
+	}()
+	synctest.Wait()
+}
+
+func (q *queued) taken() []string {
+	q.guard.Lock()
+	defer q.guard.Unlock()
+	return q.names
+}
+
+func (q *queued) ends(turns ...*turn) {
+	for _, t := range turns {
+		q.end(t)
+		synctest.Wait()
+	}
+}
+
+func TestFewRequestsAreUnderWayAndTheOthersWaitInOrder(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		for _, who := range []string{"a", "b", "c"} {
+			q.waits(who, 0)
+		}
+		assert.Empty(t, q.taken())
+		q.ends(under[:2]...)
+		assert.Equal(t, []string{"a", "b"}, q.taken())
+	})
+}
+
+func TestWhatPressesComesFirst(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		q.waits("in order", 0)
+		q.waits("presses later", 2*time.Second)
+		q.waits("presses soon", time.Second)
+		q.waits("does not press yet", time.Hour)
+		time.Sleep(2 * time.Second)
+		q.given = 0
+		q.ends(under[:4]...)
+		assert.Equal(t, []string{"presses soon", "presses later", "in order", "does not press yet"}, q.taken())
+	})
+}
+
+func TestNobodyWaitsForEverThoughOthersPress(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		q.waits("in order", 0)
+		for range outOfOrder {
+			q.waits("presses", time.Nanosecond)
+		}
+		time.Sleep(time.Nanosecond)
+		q.given = 0
+		for len(q.taken()) < outOfOrder-1 {
+			q.ends(append(under, q.has...)[len(q.taken())])
+		}
+		assert.NotContains(t, q.taken(), "in order")
+		q.ends(q.has[len(q.has)-1])
+		assert.Len(t, q.taken(), outOfOrder)
+		assert.Equal(t, "in order", q.taken()[outOfOrder-1])
+	})
+}
+
+func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		q.waits("a", 0)
+		time.Sleep(slowAfter - 1)
+		synctest.Wait()
+		assert.Empty(t, q.taken())
+		time.Sleep(1)
+		synctest.Wait()
+		assert.Equal(t, []string{"a"}, q.taken())
+		q.ends(under...)
+		assert.Equal(t, 1, q.few, "a slow one that ends was not among the few any more")
+
+		for range 2*maxRequests - 1 {
+			q.waits("another", 0)
+			time.Sleep(slowAfter)
+		}
+		synctest.Wait()
+		assert.Len(t, q.taken(), 2*maxRequests)
+		q.waits("too many", 0)
+		time.Sleep(slowAfter)
+		synctest.Wait()
+		assert.Len(t, q.taken(), 2*maxRequests, "each link has room for so many")
+		assert.Equal(t, [2]int{maxRequests, maxRequests}, q.under)
+	})
+}
+
+func TestMoreRequestsAreUnderWayWhileEachWriteIsAsSlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		took func(i int) time.Duration
+		more int
+	}{
+		"each is as slow: a slow network, or a slow disk": {func(i int) time.Duration { return 2*time.Second + time.Duration(i%2)*time.Second }, 2*maxRequests - fewRequests},
+		"they are slow because there are many":            {func(i int) time.Duration { return time.Duration(i%5+1) * 300 * time.Millisecond }, 0},
+	} {
+		waitForTurns(t, func(q *queued) {
+			for i := range 500 {
+				one := q.takes(1)[0]
+				time.Sleep(c.took(i))
+				q.answered(one)
+				q.end(one)
+			}
+			assert.InDelta(t, c.more, q.more, 1, name)
+		})
+	}
+}
+
+func TestWhatWaitsForATurnCanBeGivenUp(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		ctx, giveUp := context.WithCancel(q.ctx)
+		go func() { assert.Nil(t, q.take(ctx, time.Time{})) }()
+		synctest.Wait()
+		giveUp()
+		synctest.Wait()
+		q.ends(under...)
+		assert.Zero(t, q.few)
+		assert.Empty(t, q.waiting)
+	})
+}
