@@ -15,8 +15,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/utils/ptr"
 
 	"github.com/elector-go/elector"
 )
@@ -51,39 +54,105 @@ func TestSixHundredElectionsHaveFewConnectionsAndAllTheirWatches(t *testing.T) {
 	})
 }
 
-// A slow server that is sent every write twice is slower still, and the first of them conflicts.
-func TestOfManyElectionsFewSecondAttemptsAreUnderWayAtATime(t *testing.T) {
-	overWire(t, func(w *wire) {
-		var mu sync.Mutex
-		now, most := 0, 0
-		count := func(by int) {
-			mu.Lock()
-			defer mu.Unlock()
-			now += by
-			most = max(most, now)
+// A busyServer answers so many requests a second, whichever of those that wait.
+type busyServer struct {
+	mu      sync.Mutex // guards what follows
+	waiting map[chan struct{}]bool
+	most    int // that have waited
+}
+
+// serve answers until ctx ends.
+func (b *busyServer) serve(ctx context.Context, rate int) {
+	for tick := time.NewTicker(time.Second / time.Duration(rate)); ctx.Err() == nil; <-tick.C {
+		b.mu.Lock()
+		for turn := range b.waiting { // in any order
+			delete(b.waiting, turn)
+			close(turn)
+			break
 		}
-		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-			if r.Method != http.MethodPut {
-				return false
-			}
-			count(1)
-			defer count(-1)
-			select {
-			case <-time.After(4500 * time.Millisecond): // after 3.3 s there is a second attempt
-			case <-r.Context().Done():
-			}
-			return false
-		})
-		all := w.elect(60, w.client())
-		time.Sleep(time.Minute)
-		w.oneTermEach(all)
-		w.intercept(nil)
-		w.stop()
-		time.Sleep(5 * time.Second) // the server's handlers return
-		mu.Lock()
-		defer mu.Unlock()
-		assert.Equal(t, 60+4, most)
+		b.mu.Unlock()
+	}
+}
+
+func (b *busyServer) wait(ctx context.Context) {
+	turn := make(chan struct{})
+	b.mu.Lock()
+	b.waiting[turn] = true
+	b.most = max(b.most, len(b.waiting))
+	b.mu.Unlock()
+	select {
+	case <-turn:
+	case <-ctx.Done():
+		b.mu.Lock()
+		delete(b.waiting, turn)
+		b.mu.Unlock()
+	}
+}
+
+func (b *busyServer) waited() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	most := b.most
+	b.most = 0
+	return most
+}
+
+// What waits in a server that has too much to do is answered ever later, and not in order.
+func TestOfManyElectionsOverABusyServerNoneLosesItsTerm(t *testing.T) {
+	overWire(t, func(w *wire) {
+		b := &busyServer{waiting: map[chan struct{}]bool{}}
+		w.running.Go(func() { b.serve(w.ctx, 60) })
+		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool { b.wait(r.Context()); return false })
+		all := w.elect(250, w.client())
+		time.Sleep(2 * time.Minute)
+		var before []int32
+		for _, s := range all {
+			before = append(before, s.begun.Load())
+		}
+		b.waited()
+		time.Sleep(3 * time.Minute)
+		for i, s := range all {
+			require.True(t, s.el.IsLeader(), s.name)
+			require.Equal(t, before[i], s.begun.Load(), s.name)
+		}
+		assert.LessOrEqual(t, b.waited(), 50, "at once in the server")
 	})
+}
+
+// Questions would make a server slower that is slow (L2).
+func TestAStandbyAsksNothingWhileTheConnectionOfItsWatchIsAlive(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		overWire(t, func(w *wire) {
+			others := w.api.Client("others").CoordinationV1().Leases(namespace)
+			renew := func(name string) {
+				lease, err := others.Get(w.ctx, name, metav1.GetOptions{})
+				require.NoError(t, err)
+				lease.Spec.RenewTime = ptr.To(metav1.NowMicro())
+				_, err = others.Update(w.ctx, lease, metav1.UpdateOptions{})
+				require.NoError(t, err)
+			}
+			for _, name := range []string{"shard-0", "shard-1"} {
+				_, err := others.Create(w.ctx, &coordinationv1.Lease{
+					ObjectMeta: metav1.ObjectMeta{Name: name},
+					Spec: coordinationv1.LeaseSpec{
+						HolderIdentity: ptr.To("else"), LeaseDurationSeconds: ptr.To[int32](15),
+						AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
+					},
+				}, metav1.CreateOptions{})
+				require.NoError(t, err)
+			}
+			w.elect(2, w.client())
+			time.Sleep(time.Second)
+			before := w.requests("GET shard-0")
+			for range 12 {
+				if alive {
+					renew("shard-1") // which comes by the same connection
+				}
+				time.Sleep(time.Second)
+			}
+			assert.Equal(t, alive, w.requests("GET shard-0") == before, "alive: %v", alive)
+		})
+	}
 }
 
 // A slow network makes all of them dial, ask and watch while the first handshake is under way.

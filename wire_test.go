@@ -32,6 +32,7 @@ import (
 type wire struct {
 	*testing.T
 	ctx     context.Context // of the Runs
+	api     *electortest.Server
 	accept  chan net.Conn
 	closed  chan struct{}
 	close   func()
@@ -79,7 +80,7 @@ func overWire(t *testing.T, f func(w *wire), setUp ...func(*httptest.Server)) {
 	synctest.Test(t, func(t *testing.T) {
 		api := electortest.NewServer()
 		ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logr.Discard()))
-		w := &wire{T: t, ctx: ctx, accept: make(chan net.Conn), closed: make(chan struct{}), latency: roundTrip, asked: map[string]int{}}
+		w := &wire{T: t, ctx: ctx, api: api, accept: make(chan net.Conn), closed: make(chan struct{}), latency: roundTrip, asked: map[string]int{}}
 		w.stop = func() { stop(); w.running.Wait() }
 		w.close = sync.OnceFunc(func() { close(w.closed) })
 		server := httptest.NewUnstartedServer(w.serve(serveLeases(api)))
