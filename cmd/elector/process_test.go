@@ -42,12 +42,13 @@ const (
 	asLeaderless = "ELECTOR_TEST_AS_LEADERLESS"
 	asStarter    = "ELECTOR_TEST_AS_STARTER"
 	asSweeper    = "ELECTOR_TEST_AS_SWEEPER"
+	asKeeper     = "ELECTOR_TEST_AS_KEEPER"
 
 	terminationLog = "ELECTOR_TEST_TERMINATION_LOG" // the file of a kubelet that elector is to find
 )
 
 func TestMain(m *testing.M) {
-	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter, asSweeper: beSweeper} {
+	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter, asSweeper: beSweeper, asKeeper: beKeeper} {
 		if os.Getenv(name) != "" {
 			os.Exit(be())
 		}
