@@ -535,6 +535,22 @@ func (s *stage) pidNamespace() []string {
 	return namespace
 }
 
+// Without its own /proc elector would not find what to kill, and the numbers that it finds there are other processes'.
+func TestWithoutItsOwnProcItRunsNothing(t *testing.T) {
+	for name, withoutProc := range map[string]string{"AnotherNamespaces": "umount -l /proc", "None": "mount -t tmpfs none /proc"} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			namespace := s.pidNamespace()
+			cmd := s.command(append(namespace[1:], "sh", "-c", withoutProc+" && exec "+s.elector("--", "echo", "it", "runs"))...)
+			cmd.Path, _ = exec.LookPath(namespace[0])
+			r := s.start(cmd)
+			require.Equal(t, 125, r.exitCode())
+			r.says("mount -t proc proc /proc")
+			require.NotContains(t, r.String(), "it runs")
+		})
+	}
+}
+
 // As in a container without an init. The shell leaves a child to the elector that it becomes.
 func TestAsPID1(t *testing.T) {
 	s := newStage(t)

@@ -147,6 +147,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 	if f.grace < 0 {
 		errs = append(errs, errors.New("--grace: must not be negative"))
 	}
+	errs = append(errs, checkProc())
 	r := &runner{flags: f, renewed: make(chan struct{}, 1), numbers: metrics.New()}
 	if len(args) == 0 {
 		errs = append(errs, errors.New("no program: give it after --, as in: elector run --lease shop/batch -- ./batch.sh"))

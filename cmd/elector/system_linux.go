@@ -21,6 +21,16 @@ func init() { runtime.LockOSThread() }
 // ownBinary is the file that this process runs, even if it has been replaced or removed since.
 const ownBinary = "/proc/self/exe"
 
+// checkProc fails if /proc is not mounted, or is that of another PID namespace: what is to be killed would not be found
+// there, and the numbers that are found belong to other processes here.
+func checkProc() error {
+	if self, _ := os.Readlink("/proc/self"); self != strconv.Itoa(os.Getpid()) {
+		return errors.New("/proc does not show the processes of this PID namespace, and elector could not find what to kill: " +
+			"mount it there first (mount -t proc proc /proc, or unshare with --mount-proc)")
+	}
+	return nil
+}
+
 // sharedClock is a clock that all processes of this machine share and nobody can set. It goes on while the machine is
 // suspended.
 func sharedClock() time.Duration {

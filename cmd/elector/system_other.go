@@ -14,6 +14,9 @@ var ownBinary, _ = os.Executable()
 // sharedClock is the wall clock: the best that every other Unix has in common between processes.
 func sharedClock() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
+// Only Linux needs a file system for that.
+func checkProc() error { return nil }
+
 // Only Linux has these. Without them the program's process group is killed when elector dies, but what has left the
 // group goes on.
 func becomeSubreaper()                                     {}
