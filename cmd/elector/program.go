@@ -226,15 +226,24 @@ func (p *program) gone() {
 	}
 }
 
+// passHangUp has elector end if the program's terminal is gone. The kernel has said so to the program alone, as the
+// foreground, and not every shell tells elector.
+func (p *program) passHangUp() {
+	if p.terminal && !hasTerminal() {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGHUP)
+	}
+}
+
 // ownsTerminal reports whether standard input is a terminal and this process is in its foreground.
 func ownsTerminal() bool {
 	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && group == syscall.Getpgrp()
 }
 
-// hasTerminal reports whether standard input is a terminal that has not been hung up.
+// hasTerminal reports whether this process has a controlling terminal, which is over when that is hung up.
 func hasTerminal() bool {
-	_, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	tty, err := os.Open("/dev/tty")
+	_ = tty.Close()
 	return err == nil
 }
 
