@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -315,9 +316,16 @@ func exit() {
 	}
 }
 
-// startChain starts a chain of processes: each starts the next one and ends. In a list of processes there may be none of
-// them. While one is left, a read of the pipe finds it open. It ends by itself, after some seconds.
-func startChain(newSessions bool) (pipe int, err error) {
+// A chain is of processes that each start the next one and end. In a list of all processes there may be none of them. It ends
+// by itself, after a fraction of a second, and writes a byte then. While one is left, a read of the pipe finds it open.
+type chain struct {
+	newSessions bool
+	late        syscall.Timespec // how long each goes on when it has started the next one
+}
+
+const links = 500
+
+func (c chain) start() (pipe int, err error) {
 	var ends [2]int
 	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
 		return 0, err
@@ -327,23 +335,50 @@ func startChain(newSessions bool) (pipe int, err error) {
 		_, err := syscall.Wait4(pid, nil, 0, nil) // the next one is the first thread's from then on
 		return ends[0], err
 	}
-	for range 10_000 {
-		if newSessions {
+	for range links {
+		if c.newSessions {
 			_, _, _ = syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
 		}
 		if fork() != 0 {
-			break
+			_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&c.late)), 0, 0)
+			exit()
 		}
 	}
+	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(ends[1]), uintptr(unsafe.Pointer(&ends)), 1)
 	exit()
 	return 0, nil
+}
+
+// killedBy has chains killed, of which no process may be left then.
+func killedBy(killAll func()) error {
+	for i := range 50 {
+		c := chain{newSessions: i%2 == 0}
+		if i%10 == 0 {
+			c.late.Nsec = 3e6
+		}
+		pipe, err := c.start()
+		if err != nil {
+			return err
+		}
+		killAll()
+		switch n, err := syscall.Read(pipe, make([]byte, 1)); {
+		case err != nil:
+			return fmt.Errorf("a process is left: %w", err)
+		case n != 0:
+			return fmt.Errorf("the chain %+v has ended by itself", c)
+		}
+		syscall.Close(pipe)
+	}
+	return nil
 }
 
 // beSweeper is an elector whose guards have been killed, each with a chain below it.
 func beSweeper() int {
 	becomeSubreaper()
 	done := make(chan error, 1)
-	go func() { done <- sweepChains() }()
+	go func() {
+		done <- killedBy((&program{identity: asSweeper + "=1"}).sweep) // as all of the chain have it
+	}()
 	if err := reapUntil(done); err != nil {
 		fmt.Println(err)
 		return 1
@@ -351,26 +386,52 @@ func beSweeper() int {
 	return 0
 }
 
-func sweepChains() error {
-	for i := range 50 {
-		pipe, err := startChain(i%2 == 0)
-		if err != nil {
-			return err
-		}
-		(&program{identity: asSweeper + "=1"}).sweep() // as all of the chain have it
-		if n, err := syscall.Read(pipe, make([]byte, 1)); n != 0 || err != nil {
-			return fmt.Errorf("a process is left: %w", err)
-		}
-		syscall.Close(pipe)
-	}
-	return nil
-}
-
 // The chain's processes are children of elector's then, and not all are to be seen at one time.
 func TestWhatAKilledGuardHasLeftIsGoneThoughNoListShowsIt(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asSweeper+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// beKeeper is the first process of a namespace, with a crowd of others, and then a guard with chains. In a sorted list the
+// numbers of a chain, from 10000 on, come before those of most of the crowd.
+func beKeeper() int {
+	const lastPID = "/proc/sys/kernel/ns_last_pid"
+	if os.Getpid() == 1 {
+		for range 1000 {
+			if fork() == 0 {
+				exit()
+			}
+		}
+		out, err := exec.Command(os.Args[0]).CombinedOutput()
+		fmt.Printf("%s", out)
+		if err != nil {
+			return 1
+		}
+		return 0
+	}
+	becomeSubreaper()
+	err := os.WriteFile(lastPID, []byte("9999"), 0)
+	if err == nil {
+		err = killedBy(func() {
+			(&keeper{ended: true}).killAll()
+			_ = os.WriteFile(lastPID, []byte("9999"), 0)
+		})
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// By the time that a list of many processes has been made, who was in it has ended.
+func TestAGuardKillsAChainAmongManyProcesses(t *testing.T) {
+	namespace := newStage(t).pidNamespace()
+	cmd := exec.Command(namespace[0], append(namespace[1:], os.Args[0])...)
+	cmd.Env = append(os.Environ(), asKeeper+"=1")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

@@ -146,9 +146,9 @@ func (k *keeper) abandoned() int {
 
 // killAll returns when no process is left.
 func (k *keeper) killAll() {
-	for pause := time.Millisecond; !k.reap(); pause = min(2*pause, often) {
-		kill(k.first, k.ended, descendants(os.Getpid(), nil))
-		time.Sleep(pause)
+	for !k.reap() {
+		killBelow(os.Getpid(), k.first, k.ended)
+		time.Sleep(time.Millisecond)
 	}
 }
 

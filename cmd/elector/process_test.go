@@ -42,12 +42,13 @@ const (
 	asLeaderless = "ELECTOR_TEST_AS_LEADERLESS"
 	asStarter    = "ELECTOR_TEST_AS_STARTER"
 	asSweeper    = "ELECTOR_TEST_AS_SWEEPER"
+	asKeeper     = "ELECTOR_TEST_AS_KEEPER"
 
 	terminationLog = "ELECTOR_TEST_TERMINATION_LOG" // the file of a kubelet that elector is to find
 )
 
 func TestMain(m *testing.M) {
-	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter, asSweeper: beSweeper} {
+	for name, be := range map[string]func() int{asReaper: beReaper, asJoiner: beJoiner, asLeaderless: beLeaderless, asStarter: beStarter, asSweeper: beSweeper, asKeeper: beKeeper} {
 		if os.Getenv(name) != "" {
 			os.Exit(be())
 		}
@@ -532,6 +533,22 @@ func (s *stage) pidNamespace() []string {
 		}
 	}
 	return namespace
+}
+
+// Without its own /proc elector would not find what to kill, and the numbers that it finds there are other processes'.
+func TestWithoutItsOwnProcItRunsNothing(t *testing.T) {
+	for name, withoutProc := range map[string]string{"AnotherNamespaces": "umount -l /proc", "None": "mount -t tmpfs none /proc"} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			namespace := s.pidNamespace()
+			cmd := s.command(append(namespace[1:], "sh", "-c", withoutProc+" && exec "+s.elector("--", "echo", "it", "runs"))...)
+			cmd.Path, _ = exec.LookPath(namespace[0])
+			r := s.start(cmd)
+			require.Equal(t, 125, r.exitCode())
+			r.says("mount -t proc proc /proc")
+			require.NotContains(t, r.String(), "it runs")
+		})
+	}
 }
 
 // As in a container without an init. The shell leaves a child to the elector that it becomes.

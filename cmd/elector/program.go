@@ -171,7 +171,7 @@ func end(pids ...int) {
 // below are the program's processes. Only Linux says.
 func (p *program) below() []process { return descendants(p.guard.process.Pid, nil) }
 
-func (p *program) kill() { kill(p.pid, p.ended, p.below()) }
+func (p *program) kill() { killBelow(p.guard.process.Pid, p.pid, p.ended) }
 
 // sweep kills what a guard has left that was killed. On Linux it is below elector now, and so is what elector and its
 // plugins for credentials have started: those are in elector's own group, and do not have the program's variable.
@@ -181,11 +181,11 @@ func (p *program) sweep() {
 		return p.others[q.pid] || q.group == own && !q.has(p.identity)
 	}
 	for {
-		rest, err := adopted(another)
+		rest, err := adopted(os.Getpid(), another)
 		if err == nil && len(rest) == 0 && (listsAll || !groupExists(p.pid)) {
 			return
 		}
-		kill(p.pid, true, rest) // what is below these is adopted next
+		kill(p.pid, true, rest)
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -199,14 +199,20 @@ func groupOf(first int, ended bool, rest []process) int {
 	return first
 }
 
-// kill kills the rest of a program, and the group of its first process as one: no fork escapes that.
+// kill kills the rest of a program and what is below that, and the group of its first process as one: no fork escapes that.
 func kill(first int, ended bool, rest []process) {
 	if group := groupOf(first, ended, rest); group > 0 {
 		_ = syscall.Kill(-group, syscall.SIGKILL)
 	}
-	for _, p := range rest {
-		_ = syscall.Kill(p.pid, syscall.SIGKILL)
+	for _, p := range slices.Backward(rest) { // the newest ones start others
+		killTree(p.pid)
 	}
+}
+
+// killBelow kills what is below a guard, once: what has got away is below the guard still.
+func killBelow(guard, first int, ended bool) {
+	rest, _ := adopted(guard, nil)
+	kill(first, ended, rest)
 }
 
 func groupExists(group int) bool {
@@ -220,15 +226,24 @@ func (p *program) gone() {
 	}
 }
 
+// passHangUp has elector end if the program's terminal is gone. The kernel has said so to the program alone, as the
+// foreground, and not every shell tells elector.
+func (p *program) passHangUp() {
+	if p.terminal && !hasTerminal() {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGHUP)
+	}
+}
+
 // ownsTerminal reports whether standard input is a terminal and this process is in its foreground.
 func ownsTerminal() bool {
 	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && group == syscall.Getpgrp()
 }
 
-// hasTerminal reports whether standard input is a terminal that has not been hung up.
+// hasTerminal reports whether this process has a controlling terminal, which is over when that is hung up.
 func hasTerminal() bool {
-	_, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	tty, err := os.Open("/dev/tty")
+	_ = tty.Close()
 	return err == nil
 }
 

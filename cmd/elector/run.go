@@ -147,6 +147,7 @@ func (f *runFlags) runner(args []string) (*runner, error) {
 	if f.grace < 0 {
 		errs = append(errs, errors.New("--grace: must not be negative"))
 	}
+	errs = append(errs, checkProc())
 	r := &runner{flags: f, renewed: make(chan struct{}, 1), numbers: metrics.New()}
 	if len(args) == 0 {
 		errs = append(errs, errors.New("no program: give it after --, as in: elector run --lease shop/batch -- ./batch.sh"))
@@ -259,7 +260,7 @@ func quiet(err error) error {
 // passSignals stops elector on SIGTERM and SIGINT, and passes the others on to the program's first process.
 func (r *runner) passSignals(stop func()) {
 	signals := make(chan os.Signal, 16)
-	terminal := ownsTerminal()
+	terminal := hasTerminal()
 	for _, sig := range append([]os.Signal{syscall.SIGTERM, syscall.SIGINT}, passedOn...) {
 		if sig != syscall.SIGHUP || !signal.Ignored(sig) { // as by nohup
 			signal.Notify(signals, sig)
@@ -294,6 +295,7 @@ func (r *runner) lead(ctx context.Context) error {
 	}
 	log.Info("Started the program", "program", r.command.argv[0], "pid", p.pid, "term", term.Token())
 	end := r.supervise(ctx, p, &d)
+	p.passHangUp()
 	log.Info("The program has ended", "how", end.String(), "after", time.Since(r.began).Round(time.Millisecond))
 	r.interrupted = p.terminal && end.status.Signaled() && end.status.Signal() == syscall.SIGINT
 	if r.whole.Err() == nil && (ctx.Err() != nil || r.flags.restart) {
@@ -385,6 +387,7 @@ func (r *runner) supervise(ctx context.Context, p *program, d *deadlines) (e end
 	for stopping := ctx.Done(); ; {
 		select {
 		case <-r.renewed:
+			p.passHangUp()
 			d.renew()
 			if e.lost == nil && p.guard.silent() > patience {
 				e.lost, poll = errGuard, time.After(often)

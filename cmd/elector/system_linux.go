@@ -21,6 +21,16 @@ func init() { runtime.LockOSThread() }
 // ownBinary is the file that this process runs, even if it has been replaced or removed since.
 const ownBinary = "/proc/self/exe"
 
+// checkProc fails if /proc is not mounted, or is that of another PID namespace: what is to be killed would not be found
+// there, and the numbers that are found belong to other processes here.
+func checkProc() error {
+	if self, _ := os.Readlink("/proc/self"); self != strconv.Itoa(os.Getpid()) {
+		return errors.New("/proc does not show the processes of this PID namespace, and elector could not find what to kill: " +
+			"mount it there first (mount -t proc proc /proc, or unshare with --mount-proc)")
+	}
+	return nil
+}
+
 // sharedClock is a clock that all processes of this machine share and nobody can set. It goes on while the machine is
 // suspended.
 func sharedClock() time.Duration {
@@ -106,21 +116,42 @@ func readProcess(pid string) (p process, err error) {
 // listsAll says that descendants are all there are.
 const listsAll = true
 
-// adopted are the orphans that this process has to wait for, but for those that another is true of. Of processes that each
-// start the next one and end, a list of all processes may show none. But here each comes to the end of the kernel's list
-// before the one before it leaves. Who has ended since the list was made is one of them, for it may have left a child.
-func adopted(another func(process) bool) (list []process, err error) {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())) // of the first thread: see reapUntil
+// children are those of one thread of a process, the newest last.
+func children(pid int, thread string) ([]string, error) {
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, thread))
+	return strings.Fields(string(list)), err
+}
+
+// adopted are what a process of this binary has to wait for, but for those that another is true of: what the kernel has
+// given to its first thread, see reapUntil, and what that has started. Of processes that each start the next one and end, a
+// list of all processes may show none. But here each comes to the end of the kernel's list before the one before it leaves.
+// Who has ended since the list was made is one of them, for it may have left a child.
+func adopted(parent int, another func(process) bool) (list []process, err error) {
+	pids, err := children(parent, strconv.Itoa(parent))
 	if errors.Is(err, os.ErrNotExist) {
-		return descendants(os.Getpid(), another), nil // a kernel without checkpoints, a rare one
+		return descendants(parent, another), nil // a kernel without checkpoints, a rare one
 	}
-	for _, pid := range strings.Fields(string(children)) {
+	for _, pid := range pids {
 		p, err := readProcess(pid)
-		if err != nil || !another(p) {
+		if err != nil || another == nil || !another(p) {
 			list = append(list, p)
 		}
 	}
 	return list, err
+}
+
+// killTree kills a process and what is below it. Whoever is killed starts nothing more, so what it has started is listed
+// after that, and killed one by one: this takes less time than to start a process, however many others there are.
+func killTree(pid int) {
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, thread := range threads {
+		pids, _ := children(pid, thread.Name())
+		for _, child := range pids {
+			n, _ := strconv.Atoi(child)
+			killTree(n)
+		}
+	}
 }
 
 // descendants are the processes below root that still run, but for those that another is true of, and what is below

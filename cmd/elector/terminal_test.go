@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os/exec"
 	"strings"
@@ -100,16 +101,34 @@ func TestTheTerminalsSignalsThatAProgramIgnores(t *testing.T) {
 }
 
 func TestWithItsTerminalElectorEnds(t *testing.T) {
-	for name, flags := range map[string][]string{"WhileItsProgramRuns": {"--", "cat"}, "WhileItStandsBy": {"--restart", "--", "cat"}} {
+	cat, survivor := []string{"--restart", "--", "cat"}, []string{"--", "sh", "-c", `trap "" HUP; echo deaf; while :; do sleep 0.1; done`}
+	for name, c := range map[string]struct {
+		shell string // runs elector in the place of its %s
+		flags []string
+		says  string
+	}{
+		"WhileItsProgramRuns": {"exec %s", cat, "Started the program"},
+		"WhileItStandsBy":     {"exec %s", cat, "New leader"},
+		// The kernel tells the shell and the foreground, which is the program.
+		"AndOnlyTheProgramIsTold":             {"%s; :", cat, "Started the program"},
+		"AndOnlyTheProgramIsToldAndIgnoresIt": {"%s; :", survivor, "deaf"},
+		"WithAnotherStandardInput":            {"exec %s </dev/null", survivor, "deaf"},
+		"InTheBackground":                     {"set -m; %s & wait", survivor, "deaf"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			if name == "WhileItStandsBy" {
 				s.run(polite).pid("leading")
 			}
-			r, _ := s.terminal("exec " + s.elector(flags...))
-			r.says(map[string]string{"WhileItStandsBy": "New leader", "WhileItsProgramRuns": "Started the program"}[name])
-			self := r.child(r.cmd.Process.Pid, s.command().Args[0], "run")
+			elector := "sh -c " + shellQuote([]string{"echo elector=$$; exec " + s.elector(append(short6, c.flags...)...)})
+			r, _ := s.terminal(fmt.Sprintf(c.shell, elector))
+			r.says(c.says)
+			self := r.pid("elector")
 			r.signal(syscall.SIGKILL)
+			<-r.done
+			if name == "InTheBackground" { // where an interactive bash tells all its jobs
+				require.NoError(t, syscall.Kill(self, syscall.SIGHUP))
+			}
 			s.gone(self)
 		})
 	}
