@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"math/big"
+	"math/bits"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,7 +59,7 @@ type crowds struct {
 	cfg      *rest.Config
 
 	started, handedOver time.Duration // until all were led; by the other process after the first has been stopped
-	led                 float64       // of all, on average in the quiet minute
+	led, both           float64       // of all, by one at least and by two, on average in the quiet minute
 	lost                int64         // terms, in that minute
 	connections         [2]int        // the most of each
 	requests            float64       // a minute
@@ -68,8 +70,9 @@ type crowds struct {
 type crowd struct {
 	proc *process.Process
 
-	mu             sync.Mutex // guards what follows
-	leading, begun int64
+	mu    sync.Mutex // guards what follows
+	who   big.Int    // leads, a bit for each election
+	begun int64
 }
 
 const quiet = time.Minute
@@ -88,7 +91,7 @@ func (s *crowds) play() {
 	}
 	start := time.Now()
 	a := s.join(f.namespace, "a")
-	s.await(time.Minute, func() bool { return a.leads() == int64(*elections) })
+	s.await(time.Minute, func() bool { return a.leads() == *elections })
 	s.started = time.Since(start)
 	b := s.join(f.namespace, "b")
 	time.Sleep(20 * time.Second)
@@ -97,13 +100,15 @@ func (s *crowds) play() {
 	parts := s.breakdown(nil)
 	samples := 0
 	for end := time.Now().Add(quiet); time.Now().Before(end); time.Sleep(time.Second) {
-		s.led += float64(min(a.leads()+b.leads(), int64(*elections))) / float64(*elections)
+		one, other := a.leaders(), b.leaders()
+		s.led += float64(count(new(big.Int).Or(&one, &other))) / float64(*elections)
+		s.both += float64(count(new(big.Int).And(&one, &other))) / float64(*elections)
 		samples++
 		for i, c := range []*crowd{a, b} {
 			s.connections[i] = max(s.connections[i], s.connected(c))
 		}
 	}
-	s.led /= float64(samples)
+	s.led, s.both = s.led/float64(samples), s.both/float64(samples)
 	s.requests = (s.metric(requestsSoFar) - requests) / quiet.Minutes()
 	s.t.Log("requests in the quiet minute:", s.breakdown(parts))
 	s.lost = a.terms() + b.terms() - begun
@@ -111,7 +116,7 @@ func (s *crowds) play() {
 
 	stop := time.Now()
 	require.NoError(s.t, a.proc.Signal(os.Interrupt))
-	s.await(time.Minute, func() bool { return b.leads() == int64(*elections) })
+	s.await(time.Minute, func() bool { return b.leads() == *elections })
 	s.handedOver = time.Since(stop)
 }
 
@@ -160,13 +165,29 @@ func (s *crowds) join(namespace, id string) *crowd {
 func (c *crowd) take(line []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = fmt.Sscan(string(line), &c.leading, &c.begun)
+	who, begun, _ := strings.Cut(string(line), " ")
+	_, _ = c.who.SetString(who, 16)
+	_, _ = fmt.Sscan(begun, &c.begun)
 }
 
-func (c *crowd) leads() int64 {
+func (c *crowd) leaders() (who big.Int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leading
+	who.Set(&c.who)
+	return who
+}
+
+func (c *crowd) leads() int {
+	who := c.leaders()
+	return count(&who)
+}
+
+// count is how many bits are set.
+func count(of *big.Int) (n int) {
+	for _, word := range of.Bits() {
+		n += bits.OnesCount(uint(word))
+	}
+	return n
 }
 
 func (c *crowd) terms() int64 {
@@ -264,10 +285,10 @@ func (s *scaleTable) table() string {
 	}
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 1, ' ', tabwriter.Debug)
-	fmt.Fprintf(w, "\n%d elections in each of two processes \t busy loops \t all led after \t led \t terms lost \t connections of each \t requests a minute \t watches \t hand-over of all \n", *elections)
+	fmt.Fprintf(w, "\n%d elections in each of two processes \t busy loops \t all led after \t led \t by two \t terms lost \t connections of each \t requests a minute \t watches \t hand-over of all \n", *elections)
 	for _, r := range s.runs {
-		fmt.Fprintf(w, "%s \t %d \t %.1f s \t %.1f %% \t %d \t %d, %d \t %.0f \t %.0f \t %.1f s \n", r.kind, r.spinning,
-			r.started.Seconds(), 100*r.led, r.lost, r.connections[0], r.connections[1], r.requests, r.watches, r.handedOver.Seconds())
+		fmt.Fprintf(w, "%s \t %d \t %.1f s \t %.1f %% \t %.1f %% \t %d \t %d, %d \t %.0f \t %.0f \t %.1f s \n", r.kind, r.spinning,
+			r.started.Seconds(), 100*r.led, 100*r.both, r.lost, r.connections[0], r.connections[1], r.requests, r.watches, r.handedOver.Seconds())
 	}
 	w.Flush()
 	return text.String()

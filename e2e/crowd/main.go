@@ -1,5 +1,5 @@
 // Crowd is many candidates in one process that share a client, each for a Lease of its own. Five times a second it says on
-// standard output how many of them lead, and how many terms have begun.
+// standard output which of them lead, as a hexadecimal number with a bit for each, and how many terms have begun.
 //
 // With -elector=client-go they are client-go's electors, as the yardstick. With -spin the process only keeps a processor
 // busy.
@@ -9,6 +9,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/big"
 	"os"
 	"os/signal"
 	"runtime/pprof"
@@ -96,13 +97,13 @@ func run(ctx context.Context, c config) error {
 }
 
 func (all *crowd) tell() {
-	leading := 0
-	for _, leads := range all.leading {
+	var who big.Int
+	for i, leads := range all.leading {
 		if leads() {
-			leading++
+			who.SetBit(&who, i, 1)
 		}
 	}
-	fmt.Println(leading, all.begun.Load())
+	fmt.Println(who.Text(16), all.begun.Load())
 }
 
 func (all *crowd) elector(ctx context.Context, cfg *rest.Config, c config) error {
