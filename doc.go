@@ -97,6 +97,10 @@
 // leader yet. A standby does not count a renewal that it missed because an older record was put back over it. In these
 // cases two callbacks may run at once.
 //
+// A process that is copied while it runs, as a virtual machine that is cloned or a checkpoint that is started twice, leads
+// beside its copy until they have heard of each other: for RenewDeadline, and for longer while one of them is cut off. A
+// candidate that was copied while it was about to win does so, too: each may repeat that write, and take it for its own.
+//
 // The lock in StateDir proves a process dead only if the kernel keeps it for as long as the process lives. A network
 // file system may end it sooner, so do not use such a file system.
 //
