@@ -137,6 +137,21 @@ func TestDecisions(t *testing.T) {
 			{at: 2 * s, does: "another's win on it", see: &Record{Claim: Claim{Holder: "else", Seconds: 15, Acquired: 700, Renewed: 700, Transitions: 4}, Version: 1009, UID: "u"}, want: waits(17 * s)},
 			{at: 3 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900, Transitions: 4}, Version: 1010, UID: "u"}, want: waits(16 * s)},
 		},
+		"even if the win was not seen": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 600, Transitions: 3}, Version: 8, UID: "u"}, want: waits(15 * s)},
+			{at: 1 * s, does: "restored, an older one", tell: func(st *state) {
+				st.seen = st.seen.see(Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500, Transitions: 3}, Version: 5, UID: "u"}, at(1*s), at(1*s))
+			}, want: waits(16 * s)},
+			{at: 3 * s, does: "another's release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900, Transitions: 4}, Version: 1010, UID: "u"}, want: waits(16 * s)},
+		},
+		"nor do the renewals of the holder after that release": {
+			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 60, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(60 * s)},
+			{at: 1 * s, does: "made anew unseen, by another", see: &Record{Claim: Claim{Holder: "else", Seconds: 15, Acquired: 700, Renewed: 800}, Version: 9, UID: "v"}, want: waits(61 * s)},
+			{at: 2 * s, does: "its release", see: &Record{Claim: Claim{Seconds: 1, Acquired: 900, Renewed: 900}, Version: 10, UID: "v"}, want: waits(61 * s)},
+			{at: 3 * s, does: "a third, that knows nothing of the first", see: &Record{Claim: Claim{Holder: "third", Seconds: 15, Acquired: 1900, Renewed: 2000, Transitions: 1}, Version: 11, UID: "v"}, want: waits(61 * s)},
+			{at: 5 * s, does: "renewed", see: &Record{Claim: Claim{Holder: "third", Seconds: 15, Acquired: 1900, Renewed: 4000, Transitions: 1}, Version: 12, UID: "v"}, want: waits(61 * s)},
+			{at: 55 * s, does: "and later", see: &Record{Claim: Claim{Holder: "third", Seconds: 15, Acquired: 1900, Renewed: 54000, Transitions: 1}, Version: 13, UID: "v"}, want: waits(70 * s)},
+		},
 		"nor what a blank Lease has bound for in between": {
 			{does: "see", see: &Record{Claim: Claim{Holder: "them", Seconds: 15, Acquired: 400, Renewed: 500}, Version: 4, UID: "u"}, want: waits(15 * s)},
 			{at: 10 * s, does: "made anew, blank", see: &Record{Version: 9, UID: "v"}, want: waits(25 * s)},

@@ -167,9 +167,9 @@ func (m *Machine) send(do action) {
 		m.own.sending(m.seen, m.phase, do, k.claim, m.now)
 		to, _ := m.seen.transfer()
 		r = Request{Verb: k.verb, Claim: k.claim, On: m.seen.record, Wins: do == acquire, Clear: do == acquire || Names(to, m.Identity), Spare: k.spare}
-		if do == renew {
-			r.Presses = m.own.sent.Add(m.RenewDeadline / 2) // (L12)
-		}
+	}
+	if m.phase.serving() {
+		r.Presses = m.own.sent.Add(m.RenewDeadline / 2) // a read, too: a renewal waits for what it shows (L12)
 	}
 	if !m.Traces {
 		m.leaves(k, m.now)

@@ -376,3 +376,11 @@ func TestARenewalPressesWhenHalfOfRenewDeadlineHasPassed(t *testing.T) {
 	g.tick(3 * s)
 	assert.Equal(t, sent.Add(cfg.RenewDeadline/2), g.sent[g.lastReq].Presses)
 }
+
+func TestWhatAHolderReadsBeforeItsRenewalPressesLikeThat(t *testing.T) {
+	g := leader(t, cfg).tick(3 * s)
+	sent := g.own.sent
+	g.answer(Unanswered, Record{}).tick(5 * s)
+	assert.Equal(t, Get, g.sent[g.lastReq].Verb, "was it carried out?")
+	assert.Equal(t, sent.Add(cfg.RenewDeadline/2), g.sent[g.lastReq].Presses)
+}

@@ -72,7 +72,8 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	next := o
 	next.back = back || o.back && r.term() == before.term()
 	next.remember(momentOf(r))
-	next.succeeds(r, back || o.back && r.Holder != "", now)
+	// On a record that has come back, what counts one term more is another's, a release, too.
+	next.succeeds(r, back || o.back && (r.Holder != "" || r.Transitions != before.Transitions), now)
 	next.stale, next.exists, next.record, next.at = false, true, r, now
 	if !o.exists || r.Claim != before.Claim || r.To != before.To || r.Asked != before.Asked {
 		next.since = now
@@ -101,7 +102,7 @@ func (o seen) see(r Record, sent, now Instant) seen {
 	case r.Released() && renewed:
 		next.expires, next.promised = Instant{}, Instant{}
 		if next.before.After(now) {
-			next.expires = next.before
+			next.expires, next.promised = next.before, next.before // the renewals of the next holder do not take that back, either
 		}
 		if r.Seconds > 1 {
 			next.expires = latest(next.expires, now.Add(r.Duration())) // a policy of the API server has made it longer: that binds (S8)
