@@ -45,7 +45,7 @@ type candidate struct {
 func newCandidate(e *Elector, ctx context.Context, follows bool) *candidate {
 	log := klog.FromContext(ctx).WithValues("lease", e.lease.String(), "identity", e.opts.Identity)
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	e.client.use()
+	e.client.use(e.opts.RenewDeadline)
 	report := newReporter(e, log)
 	config := e.config()
 	config.Follows = follows

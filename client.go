@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -132,9 +133,10 @@ func (c *Client) Wrap(f func(coordinationv1client.LeaseInterface) coordinationv1
 	return &outer
 }
 
-// use keeps the connections open until unuse.
-func (c *Client) use() {
+// use keeps the connections open until unuse, for a Run with that RenewDeadline.
+func (c *Client) use(renewDeadline time.Duration) {
 	if c != nil && c.links != nil {
+		c.links.turns.serve(renewDeadline)
 		c.links.use()
 	}
 }

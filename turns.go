@@ -15,8 +15,8 @@ const (
 	// not because there are many.
 	fewRequests = 30
 
-	// slowAfter is how long a request counts among the few. One that hangs would keep the others waiting.
-	slowAfter = 3 * time.Second
+	// usualSlow is how long a request counts among the few, before a Run has said it.
+	usualSlow = 3 * time.Second
 
 	// maxRequests are under way on a link, those that are slow among them.
 	maxRequests = 45
@@ -35,6 +35,10 @@ type turns struct {
 	waiting []*turn
 	given   int // turns
 
+	// slowAfter is how long a request counts among the few: a third of the shortest RenewDeadline of all Runs that there
+	// were. One that hangs would keep the others waiting. Zero before the first.
+	slowAfter time.Duration
+
 	fastest [2]time.Duration // answer to a write of these ten seconds, and of those before; zero before the first
 	since   time.Time        // when these began
 }
@@ -47,6 +51,13 @@ type turn struct {
 	at      time.Time   // when it was given
 	few     bool        // it counts among the few
 	slow    *time.Timer // ends that
+}
+
+// serve takes in the RenewDeadline of a Run.
+func (ts *turns) serve(renewDeadline time.Duration) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.slowAfter = min(cmp.Or(ts.slowAfter, renewDeadline/3), renewDeadline/3)
 }
 
 // take waits for a turn. It is nil when ctx has ended before.
@@ -76,7 +87,7 @@ func (ts *turns) next() {
 		t := ts.waiting[i]
 		ts.waiting = slices.Delete(ts.waiting, i, i+1)
 		t.link, t.at, t.few = link, time.Now(), true
-		t.slow = time.AfterFunc(slowAfter, func() { ts.isSlow(t) })
+		t.slow = time.AfterFunc(cmp.Or(ts.slowAfter, usualSlow), func() { ts.isSlow(t) })
 		ts.under[link]++
 		ts.few++
 		close(t.given)

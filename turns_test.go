@@ -119,7 +119,7 @@ func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		q.waits("a", 0)
-		time.Sleep(slowAfter - 1)
+		time.Sleep(usualSlow - 1)
 		synctest.Wait()
 		assert.Empty(t, q.taken())
 		time.Sleep(1)
@@ -130,12 +130,12 @@ func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
 
 		for range 2*maxRequests - 1 {
 			q.waits("another", 0)
-			time.Sleep(slowAfter)
+			time.Sleep(usualSlow)
 		}
 		synctest.Wait()
 		assert.Len(t, q.taken(), 2*maxRequests)
 		q.waits("too many", 0)
-		time.Sleep(slowAfter)
+		time.Sleep(usualSlow)
 		synctest.Wait()
 		assert.Len(t, q.taken(), 2*maxRequests, "each link has room for so many")
 		assert.Equal(t, [2]int{maxRequests, maxRequests}, q.under)
@@ -173,5 +173,18 @@ func TestWhatWaitsForATurnCanBeGivenUp(t *testing.T) {
 		q.ends(under...)
 		assert.Zero(t, q.few)
 		assert.Empty(t, q.waiting)
+	})
+}
+
+func TestTheShortestRenewDeadlineSaysWhatIsSlow(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		q.serve(6 * time.Second)
+		q.serve(3 * time.Second)
+		q.serve(12 * time.Second)
+		q.takes(fewRequests)
+		q.waits("a", 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"a"}, q.taken())
 	})
 }
