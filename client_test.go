@@ -2,6 +2,7 @@ package elector_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -89,7 +90,10 @@ func TestARefusalWithRetryAfterIsNamedAsWhatItIsAndKeepsItsConnection(t *testing
 		cancel()
 		seen.mu.Lock()
 		require.NotEmpty(t, seen.errs)
-		for _, err := range seen.errs {
+		for i, err := range seen.errs {
+			if i > 0 && i == len(seen.errs)-1 && errors.Is(err, context.DeadlineExceeded) {
+				break // it was under way when the Run ended
+			}
 			var status apierrors.APIStatus
 			require.ErrorAs(t, err, &status)
 			assert.Equal(t, int32(code), status.Status().Code)
