@@ -56,8 +56,9 @@ func rough(w *world) {
 	deaf := func(o *elector.Options) {
 		o.Run = func(ctx context.Context) error { <-ctx.Done(); time.Sleep(4500 * time.Millisecond); return nil }
 	}
-	w.deploy(3)
-	w.roll(3, 20*time.Second, func(o *elector.Options) { o.RecoveryDeadline = 5 * time.Minute })
+	recovers := func(o *elector.Options) { o.RecoveryDeadline = 5 * time.Minute }
+	w.deploy(3, recovers)
+	w.roll(3, 20*time.Second, recovers) // whoever is left of the first three may lead in the outage
 	time.Sleep(10 * time.Minute)
 	w.leader().kill()
 	w.start(w.api, deaf)
