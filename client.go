@@ -30,8 +30,9 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 // It has no client-side rate limit, so that renewals never wait behind the work of Run, and "leader-election" in its
 // user agent. Thirty of its requests are under way at a time; those that a slow server keeps waiting wait in the process, and
 // a renewal goes before the others when half of its RenewDeadline has passed. Its connections are its own: one carries the
-// requests and watches of up to 45 Electors, and eight those of 600. A spare one is opened only when a request is overdue, so that a dead connection does not cost a term. They are
-// closed when the last Run of the Electors that share the Client has ended.
+// requests and watches of up to 45 Electors, and eight those of 600. A spare one is opened only when a request is overdue, so
+// that a dead connection does not cost a term. They are closed when the last Run of the Electors that share the Client has
+// ended.
 type Client struct {
 	leases coordinationv1client.LeasesGetter
 	wrap   func(coordinationv1client.LeaseInterface) coordinationv1client.LeaseInterface // nil for none

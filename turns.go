@@ -33,7 +33,7 @@ type turns struct {
 	few     int        // those of them that are not slow
 	more    int        // how many more than fewRequests there may be of these
 	waiting []*turn
-	given   int // turns
+	count   int // of turns that were given
 
 	// slowAfter is how long a request counts among the few: a third of the shortest RenewDeadline of all Runs that there
 	// were. One that hangs would keep the others waiting. Zero before the first.
@@ -83,10 +83,11 @@ func (ts *turns) next() {
 		if link < 0 {
 			return
 		}
-		i := ts.first(time.Now())
+		now := time.Now()
+		i := ts.first(now)
 		t := ts.waiting[i]
 		ts.waiting = slices.Delete(ts.waiting, i, i+1)
-		t.link, t.at, t.few = link, time.Now(), true
+		t.link, t.at, t.few = link, now, true
 		t.slow = time.AfterFunc(cmp.Or(ts.slowAfter, usualSlow), func() { ts.isSlow(t) })
 		ts.under[link]++
 		ts.few++
@@ -97,7 +98,7 @@ func (ts *turns) next() {
 // first is which of those that wait comes next: the one that has pressed for longest, or else the one that came first. So is
 // one of many, whatever presses.
 func (ts *turns) first(now time.Time) (first int) {
-	if ts.given++; ts.given%outOfOrder == 0 {
+	if ts.count++; ts.count%outOfOrder == 0 {
 		return 0
 	}
 	for i, t := range ts.waiting {
@@ -109,14 +110,19 @@ func (ts *turns) first(now time.Time) (first int) {
 	return first
 }
 
-// isSlow takes a request out of the few.
+// isSlow lets another request come in the place of one that is slow.
 func (ts *turns) isSlow(t *turn) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	ts.isNotFew(t)
+	ts.next()
+}
+
+// isNotFew takes a request out of the few, once.
+func (ts *turns) isNotFew(t *turn) {
 	if t.few {
 		t.few = false
 		ts.few--
-		ts.next()
 	}
 }
 
@@ -148,9 +154,6 @@ func (ts *turns) end(t *turn) {
 	}
 	t.slow.Stop()
 	ts.under[t.link]--
-	if t.few {
-		t.few = false
-		ts.few--
-	}
+	ts.isNotFew(t)
 	ts.next()
 }

@@ -90,7 +90,7 @@ func TestWhatPressesComesFirst(t *testing.T) {
 		q.waits("presses soon", time.Second)
 		q.waits("does not press yet", time.Hour)
 		time.Sleep(2 * time.Second)
-		q.given = 0
+		q.count = 0
 		q.ends(under[:4]...)
 		assert.Equal(t, []string{"presses soon", "presses later", "in order", "does not press yet"}, q.taken())
 	})
@@ -104,7 +104,7 @@ func TestNobodyWaitsForEverThoughOthersPress(t *testing.T) {
 			q.waits("presses", time.Nanosecond)
 		}
 		time.Sleep(time.Nanosecond)
-		q.given = 0
+		q.count = 0
 		for len(q.taken()) < outOfOrder-1 {
 			q.ends(append(under, q.has...)[len(q.taken())])
 		}

@@ -111,11 +111,11 @@ func (m *Machine) underWay() int {
 	return n
 }
 
-// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three attempts are under way, the third only while a holder's time runs out. For one more, the oldest is
-// given up if it has had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which
-// repeats the one before it. The attempt that is carried out first makes the others conflict, and it is most likely an older
-// one: giving that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each
-// RenewDeadline.
+// makeRoom reports whether one more request may be sent now. An attempt that is not overdue is waited for. Up to three
+// attempts are under way, the third only while a holder's time runs out. For one more, the oldest is given up if it has
+// had half of RenewDeadline: an API as slow as that cannot be led on. Otherwise it is the youngest, which repeats the one
+// before it. The attempt that is carried out first makes the others conflict, and it is most likely an older one: giving
+// that up would lose its answer (L3). A standby, which is in no hurry, makes two attempts, and gives each RenewDeadline.
 func (m *Machine) makeRoom() bool {
 	if k := m.calls.awaited(); k != nil && !k.isOverdue(m.now) {
 		return false
