@@ -119,6 +119,25 @@ func TestOfManyElectionsOverABusyServerNoneLosesItsTerm(t *testing.T) {
 	})
 }
 
+// A slow disk is no busy server: all are slow, however few there are.
+func TestWritesThatAreSlowAllAtOnceCostNoneOfManyElectionsItsTerm(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(60, w.client())
+		time.Sleep(time.Minute)
+		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut {
+				select {
+				case <-time.After(4500 * time.Millisecond):
+				case <-r.Context().Done():
+				}
+			}
+			return false
+		})
+		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+	})
+}
+
 // Questions would make a server slower that is slow (L2).
 func TestAStandbyAsksNothingWhileTheConnectionOfItsWatchIsAlive(t *testing.T) {
 	for _, alive := range []bool{true, false} {
@@ -319,7 +338,7 @@ func TestManyStuckLeasesAreNotNoticedByOneWithAShortDeadline(t *testing.T) {
 		w.running.Go(func() { assert.NoError(t, quick.Run(w.ctx)) })
 		var n atomic.Int64
 		answers := func(http.ResponseWriter, *http.Request) bool {
-			time.Sleep(time.Duration(5+5*(n.Add(1)%5)) * time.Millisecond) // as answers take: none as long as the last
+			time.Sleep(time.Duration(50+100*(n.Add(1)%5)) * time.Millisecond) // as those of a server that has too much to do
 			return false
 		}
 		w.intercept(answers)

@@ -9,17 +9,24 @@ import (
 )
 
 const (
-	// fewRequests of a Client are under way at a time: so many keep a server busy. More would only wait in it, each of them the
-	// longer; here they cost it nothing, can be taken back, and the most pressing goes first. There may be up to twice
-	// maxRequests while writes take hardly longer than the fastest: then the server, or the way to it, is slow for each, and
-	// not because there are many.
+	// maxRequests are under way on a link, those that are slow among them.
+	maxRequests = 45
+
+	// fewRequests of a Client are under way at a time where a server has too much to do. So many keep it busy. More would only
+	// wait in it, each of them the longer; here they cost it nothing, can be taken back, and the most pressing goes first. A
+	// server has too much to do while writes take more than half as long again as the fastest, and tolerance. When each
+	// takes as long, as over a slow network or to a slow disk, it is not because there are many.
 	fewRequests = 30
+	tolerance   = 100 * time.Millisecond
+
+	// perStep answers make it one more or one less: a disk that is slow all at once shows the first of many after a while.
+	perStep = 4
+
+	// window is for how long an answer is the fastest, and up to twice that.
+	window = 5 * time.Second
 
 	// usualSlow is how long a request counts among the few, before a Run has said it.
 	usualSlow = 3 * time.Second
-
-	// maxRequests are under way on a link, those that are slow among them.
-	maxRequests = 45
 
 	// outOfOrder is how many turns there are for one that is given in order, whatever presses, so that nobody waits for ever.
 	outOfOrder = 32
@@ -31,7 +38,7 @@ type turns struct {
 	mu      sync.Mutex // guards what follows
 	under   [2]int     // requests under way on each link
 	few     int        // those of them that are not slow
-	more    int        // how many more than fewRequests there may be of these
+	steps   int        // perStep of them make it one less than there is room for
 	waiting []*turn
 	count   int // of turns that were given
 
@@ -39,8 +46,8 @@ type turns struct {
 	// were. One that hangs would keep the others waiting. Zero before the first.
 	slowAfter time.Duration
 
-	fastest [2]time.Duration // answer to a write of these ten seconds, and of those before; zero before the first
-	since   time.Time        // when these began
+	fastest [2]time.Duration // answer to a write in this window, and in the one before; zero before the first
+	since   time.Time        // when this one began
 }
 
 // A turn is that of one request.
@@ -78,7 +85,7 @@ func (ts *turns) take(ctx context.Context, presses time.Time) *turn {
 
 // next gives turns while there is room.
 func (ts *turns) next() {
-	for len(ts.waiting) > 0 && ts.few < fewRequests+ts.more {
+	for len(ts.waiting) > 0 && ts.few < 2*maxRequests-ts.steps/perStep {
 		link := slices.IndexFunc(ts.under[:], func(n int) bool { return n < maxRequests })
 		if link < 0 {
 			return
@@ -132,15 +139,15 @@ func (ts *turns) answered(t *turn) {
 	defer ts.mu.Unlock()
 	now := time.Now()
 	took := now.Sub(t.at)
-	if now.Sub(ts.since) >= 10*time.Second {
+	if now.Sub(ts.since) >= window {
 		ts.since = now
 		ts.fastest = [2]time.Duration{took, cmp.Or(ts.fastest[0], took)}
 	}
 	ts.fastest[0] = min(ts.fastest[0], took)
-	if fastest := min(ts.fastest[0], ts.fastest[1]); took <= fastest+fastest/2 {
-		ts.more = min(ts.more+1, 2*maxRequests-fewRequests)
+	if fastest := min(ts.fastest[0], ts.fastest[1]); took > fastest+fastest/2+tolerance {
+		ts.steps = min(ts.steps+1, (2*maxRequests-fewRequests)*perStep)
 	} else {
-		ts.more = max(ts.more-1, 0)
+		ts.steps = max(ts.steps-1, 0)
 	}
 }
 

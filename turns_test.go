@@ -12,7 +12,7 @@ import (
 
 // L12: what the requests of a Client wait for.
 
-// queued lets requests wait for their turns, one after the other, and tells who has his.
+// queued lets requests wait for their turns before a server that has too much to do, and tells who has his.
 type queued struct {
 	*turns
 	t   *testing.T
@@ -29,7 +29,7 @@ func waitForTurns(t *testing.T, f func(q *queued)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer stop()
-		f(&queued{turns: &turns{}, t: t, ctx: ctx})
+		f(&queued{turns: &turns{steps: (2*maxRequests - fewRequests) * perStep}, t: t, ctx: ctx})
 	})
 }
 
@@ -142,22 +142,31 @@ func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
 	})
 }
 
-func TestMoreRequestsAreUnderWayWhileEachWriteIsAsSlow(t *testing.T) {
+func TestFewAreUnderWayWhereAServerHasTooMuchToDo(t *testing.T) {
+	at := func(each ...time.Duration) func(int) time.Duration {
+		return func(i int) time.Duration { return each[i%len(each)] }
+	}
 	for name, c := range map[string]struct {
 		took func(i int) time.Duration
-		more int
+		room int
 	}{
-		"each is as slow: a slow network, or a slow disk": {func(i int) time.Duration { return 2*time.Second + time.Duration(i%2)*time.Second }, 2*maxRequests - fewRequests},
-		"they are slow because there are many":            {func(i int) time.Duration { return time.Duration(i%5+1) * 300 * time.Millisecond }, 0},
+		"each write is as slow: a slow network, or a slow disk": {at(2*time.Second, 3*time.Second), 2 * maxRequests},
+		"all are quick":                        {at(time.Millisecond, 20*time.Millisecond, 100*time.Millisecond), 2 * maxRequests},
+		"they are slow because there are many": {at(300*time.Millisecond, 600*time.Millisecond, 900*time.Millisecond), fewRequests},
 	} {
 		waitForTurns(t, func(q *queued) {
-			for i := range 500 {
+			q.steps /= 2
+			for i := range 1500 {
 				one := q.takes(1)[0]
 				time.Sleep(c.took(i))
 				q.answered(one)
 				q.end(one)
 			}
-			assert.InDelta(t, c.more, q.more, 1, name)
+			q.waits("all", 0)
+			for range 2 * maxRequests {
+				q.waits("all", 0)
+			}
+			assert.InDelta(t, c.room, len(q.taken()), 1, name)
 		})
 	}
 }
