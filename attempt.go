@@ -13,8 +13,8 @@ import (
 
 // An attempt is what is known of a request, or a watch, on its way: it travels in the request's ctx.
 type attempt struct {
-	spare   bool      // it goes by the spare connection
-	presses time.Time // from then on it goes before others; zero for never
+	spare bool // it goes by the spare connection
+	need  need
 
 	mu      sync.Mutex // guards what follows
 	waiting time.Time  // since when it first waited for a connection; before that, for a rate limiter or a slot

@@ -86,11 +86,11 @@ func (ls *links) RoundTrip(req *http.Request) (*http.Response, error) {
 	case isWatch(req.URL):
 		return ls.watch(req)
 	case a == nil:
-		return ls.ask(req, time.Time{})
+		return ls.ask(req, need{})
 	case a.spare:
 		return ls.askAgain(req)
 	default:
-		return ls.ask(req, a.presses)
+		return ls.ask(req, a.need)
 	}
 }
 
@@ -99,8 +99,8 @@ func isWatch(u *url.URL) bool {
 }
 
 // ask carries a request out when it has its turn.
-func (ls *links) ask(req *http.Request, presses time.Time) (*http.Response, error) {
-	t := ls.turns.take(req.Context(), presses)
+func (ls *links) ask(req *http.Request, n need) (*http.Response, error) {
+	t := ls.turns.take(req.Context(), n)
 	if t == nil {
 		return notCarried(req)
 	}

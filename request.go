@@ -72,7 +72,7 @@ func (c *candidate) send(id int, r protocol.Request) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	k := &request{id: id, verb: r.Verb.String(), told: !c.tells, cancel: cancel}
 	ctx, k.attempt = newAttempt(ctx, r.Spare, c.tells)
-	k.attempt.presses = timeOf(r.Presses)
+	k.attempt.need = need{pressesAt: timeOf(r.Presses), deadline: timeOf(r.Deadline)}
 	leases, call := c.leases, func() (*coordinationv1.Lease, error) { return nil, nil }
 	switch r.Verb {
 	case protocol.Get:

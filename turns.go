@@ -48,16 +48,23 @@ type turns struct {
 
 	fastest [2]time.Duration // answer to a write in this window, and in the one before; zero before the first
 	since   time.Time        // when this one began
+	latest  time.Duration    // answer to a write
+}
+
+// A need is when a request is needed. The zero need is any time.
+type need struct {
+	pressesAt time.Time // from then on it comes before others
+	deadline  time.Time // an answer after it is worth nothing
 }
 
 // A turn is that of one request.
 type turn struct {
-	presses time.Time     // from then on it comes before others; zero for never
-	given   chan struct{} // closed when it is given
-	link    int
-	at      time.Time   // when it was given
-	few     bool        // it counts among the few
-	slow    *time.Timer // ends that
+	need
+	given chan struct{} // closed when it is given
+	link  int
+	at    time.Time   // when it was given
+	few   bool        // it counts among the few
+	slow  *time.Timer // ends that
 }
 
 // serve takes in the RenewDeadline of a Run.
@@ -68,8 +75,8 @@ func (ts *turns) serve(renewDeadline time.Duration) {
 }
 
 // take waits for a turn. It is nil when ctx has ended before.
-func (ts *turns) take(ctx context.Context, presses time.Time) *turn {
-	t := &turn{presses: presses, given: make(chan struct{})}
+func (ts *turns) take(ctx context.Context, n need) *turn {
+	t := &turn{need: n, given: make(chan struct{})}
 	ts.mu.Lock()
 	ts.waiting = append(ts.waiting, t)
 	ts.next()
@@ -102,19 +109,25 @@ func (ts *turns) next() {
 	}
 }
 
-// first is which of those that wait comes next: the one that has pressed for longest, or else the one that came first. So is
-// one of many, whatever presses.
+// first is which of those that wait comes next: of those that press the one whose deadline is next, or else the one that came
+// first. So is one of many, whatever presses.
 func (ts *turns) first(now time.Time) (first int) {
 	if ts.count++; ts.count%outOfOrder == 0 {
 		return 0
 	}
+	pressing := false
 	for i, t := range ts.waiting {
-		before := ts.waiting[first].presses
-		if !t.presses.IsZero() && !t.presses.After(now) && (before.IsZero() || t.presses.Before(before)) {
-			first = i
+		if ts.presses(t, now) && (!pressing || t.deadline.Before(ts.waiting[first].deadline)) {
+			first, pressing = i, true
 		}
 	}
 	return first
+}
+
+// presses reports whether a request comes before others. One whose answer would come too late does not: where a server cannot
+// keep up, it would take the place of one that is in time, and so would each after it.
+func (ts *turns) presses(t *turn, now time.Time) bool {
+	return !t.deadline.IsZero() && !now.Before(t.pressesAt) && now.Add(ts.latest).Before(t.deadline)
 }
 
 // isSlow lets another request come in the place of one that is slow.
@@ -139,6 +152,7 @@ func (ts *turns) answered(t *turn) {
 	defer ts.mu.Unlock()
 	now := time.Now()
 	took := now.Sub(t.at)
+	ts.latest = took
 	if now.Sub(ts.since) >= window {
 		ts.since = now
 		ts.fastest = [2]time.Duration{took, cmp.Or(ts.fastest[0], took)}

@@ -36,19 +36,20 @@ func waitForTurns(t *testing.T, f func(q *queued)) {
 // takes lets n requests take turns at once.
 func (q *queued) takes(n int) (all []*turn) {
 	for range n {
-		all = append(all, q.take(q.ctx, time.Time{}))
+		all = append(all, q.take(q.ctx, need{}))
 	}
 	return all
 }
 
-// waits lets a request wait that presses after that time, never if it is 0.
+// waits lets a request wait whose deadline is after that time, never if it is 0, and which presses a minute before.
 func (q *queued) waits(who string, after time.Duration) {
-	var presses time.Time
+	var n need
 	if after > 0 {
-		presses = time.Now().Add(after)
+		n.deadline = time.Now().Add(after)
+		n.pressesAt = n.deadline.Add(-time.Minute)
 	}
 	go func() {
-		if t := q.take(q.ctx, presses); t != nil {
+		if t := q.take(q.ctx, n); t != nil {
 			q.guard.Lock()
 			defer q.guard.Unlock()
 			q.names, q.has = append(q.names, who), append(q.has, t)
@@ -86,13 +87,28 @@ func TestWhatPressesComesFirst(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		q.waits("in order", 0)
-		q.waits("presses later", 2*time.Second)
-		q.waits("presses soon", time.Second)
+		q.waits("presses, has more time", 62*time.Second)
+		q.waits("presses", 61*time.Second)
 		q.waits("does not press yet", time.Hour)
 		time.Sleep(2 * time.Second)
 		q.count = 0
 		q.ends(under[:4]...)
-		assert.Equal(t, []string{"presses soon", "presses later", "in order", "does not press yet"}, q.taken())
+		assert.Equal(t, []string{"presses", "presses, has more time", "in order", "does not press yet"}, q.taken())
+	})
+}
+
+// It would be answered too late, and keep the next one waiting until that is too late, too.
+func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		time.Sleep(time.Second)
+		q.answered(under[0])
+		q.steps++ // back to few
+		q.waits("too late", time.Second)
+		q.waits("in time", time.Second+1)
+		q.count = 0
+		q.ends(under[:2]...)
+		assert.Equal(t, []string{"in time", "too late"}, q.taken())
 	})
 }
 
@@ -101,9 +117,8 @@ func TestNobodyWaitsForEverThoughOthersPress(t *testing.T) {
 		under := q.takes(fewRequests)
 		q.waits("in order", 0)
 		for range outOfOrder {
-			q.waits("presses", time.Nanosecond)
+			q.waits("presses", time.Second)
 		}
-		time.Sleep(time.Nanosecond)
 		q.count = 0
 		for len(q.taken()) < outOfOrder-1 {
 			q.ends(append(under, q.has...)[len(q.taken())])
@@ -175,7 +190,7 @@ func TestWhatWaitsForATurnCanBeGivenUp(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		ctx, giveUp := context.WithCancel(q.ctx)
-		go func() { assert.Nil(t, q.take(ctx, time.Time{})) }()
+		go func() { assert.Nil(t, q.take(ctx, need{})) }()
 		synctest.Wait()
 		giveUp()
 		synctest.Wait()

@@ -122,5 +122,6 @@ type Request struct {
 	Clear bool   // remove the request to step down (L8)
 	Spare bool   // use the second connection, because an answer on the first is overdue
 
-	Presses Instant // from then on it goes before others of the process; zero for never (L12)
+	// From Presses on it goes before others of the process; an answer after Deadline is worth nothing. Zero for any time (L12).
+	Presses, Deadline Instant
 }

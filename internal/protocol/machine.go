@@ -337,6 +337,7 @@ func (m *Machine) becomeReleasing(until Instant) {
 		m.bug("becomes releasing")
 	}
 	m.phase, m.again, m.notice, m.letGoSince, m.letGoUntil = Releasing, false, 0, m.now, until
+	m.takeBack()
 }
 
 // stopped takes in that the candidate has to stop. A callback that runs is asked to; a campaign ends.

@@ -80,7 +80,8 @@ func (cs calls) void() {
 	}
 }
 
-// takeBack gives up the writes that have not left the process: the record that they were decided on has been replaced (L12).
+// takeBack gives up the writes that have not left the process: the record that they were decided on has been replaced, or
+// the Lease is to be let go (L12).
 func (m *Machine) takeBack() {
 	for _, k := range m.calls {
 		if k.do != get && !k.left {
@@ -169,7 +170,8 @@ func (m *Machine) send(do action) {
 		r = Request{Verb: k.verb, Claim: k.claim, On: m.seen.record, Wins: do == acquire, Clear: do == acquire || Names(to, m.Identity), Spare: k.spare}
 	}
 	if m.phase.serving() {
-		r.Presses = m.own.sent.Add(m.RenewDeadline / 2) // a read, too: a renewal waits for what it shows (L12)
+		r.Deadline = m.now.Add(m.timeLeft())
+		r.Presses = r.Deadline.Add(-m.RenewDeadline / 4) // a read, too: a renewal waits for what it shows (L12)
 	}
 	if !m.Traces {
 		m.leaves(k, m.now)

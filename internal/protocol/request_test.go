@@ -368,13 +368,15 @@ func TestAWriteThatWaitsIsTakenBackWhenTheRecordChanges(t *testing.T) {
 	}
 }
 
-func TestARenewalPressesWhenHalfOfRenewDeadlineHasPassed(t *testing.T) {
+func TestARenewalPressesInTheLastQuarterOfItsTime(t *testing.T) {
 	g := newRig(t, cfg, free).tick(s)
 	assert.Zero(t, g.sent[g.lastReq].Presses, "a write that may win has time")
+	assert.Zero(t, g.sent[g.lastReq].Deadline)
 	g.take()
 	sent := g.own.sent
 	g.tick(3 * s)
-	assert.Equal(t, sent.Add(cfg.RenewDeadline/2), g.sent[g.lastReq].Presses)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline), g.sent[g.lastReq].Deadline)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline*3/4), g.sent[g.lastReq].Presses)
 }
 
 func TestWhatAHolderReadsBeforeItsRenewalPressesLikeThat(t *testing.T) {
@@ -382,5 +384,21 @@ func TestWhatAHolderReadsBeforeItsRenewalPressesLikeThat(t *testing.T) {
 	sent := g.own.sent
 	g.answer(Unanswered, Record{}).tick(5 * s)
 	assert.Equal(t, Get, g.sent[g.lastReq].Verb, "was it carried out?")
-	assert.Equal(t, sent.Add(cfg.RenewDeadline/2), g.sent[g.lastReq].Presses)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline*3/4), g.sent[g.lastReq].Presses)
+}
+
+func TestARenewalThatWaitsIsTakenBackForTheRelease(t *testing.T) {
+	for _, left := range []bool{false, true} {
+		c := cfg
+		c.Traces = true
+		g := leader(t, c).tick(3 * s)
+		require.Contains(t, g.sent[g.lastReq].Claim.Holder, "me")
+		renewal := g.lastReq
+		if left {
+			g.step(Event{Kind: Left, ID: renewal, At: at(g.clock)})
+		}
+		g.step(Event{Kind: Stop}).step(Event{Kind: Returned})
+		assert.Equal(t, !left, slices.Contains(g.out, Effect{Kind: Cancel, ID: renewal, OK: true}), "left: %v", left)
+		assert.Equal(t, !left, g.sent[g.lastReq].Claim.Holder == "", "left: %v", left)
+	}
 }
