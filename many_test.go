@@ -61,9 +61,9 @@ type busyServer struct {
 	most    int // that have waited
 }
 
-// serve answers until ctx ends.
-func (b *busyServer) serve(ctx context.Context, rate int) {
-	for tick := time.NewTicker(time.Second / time.Duration(rate)); ctx.Err() == nil; <-tick.C {
+// serve answers at that rate until ctx ends.
+func (b *busyServer) serve(ctx context.Context, rate *atomic.Int32) {
+	for ; ctx.Err() == nil; time.Sleep(time.Second / time.Duration(rate.Load())) {
 		b.mu.Lock()
 		for turn := range b.waiting { // in any order
 			delete(b.waiting, turn)
@@ -97,12 +97,21 @@ func (b *busyServer) waited() int {
 	return most
 }
 
-// What waits in a server that has too much to do is answered ever later, and not in order.
-func TestOfManyElectionsOverABusyServerNoneLosesItsTerm(t *testing.T) {
+// overABusyServer answers that many requests a second.
+func overABusyServer(t *testing.T, f func(w *wire, b *busyServer, rate *atomic.Int32)) {
 	overWire(t, func(w *wire) {
 		b := &busyServer{waiting: map[chan struct{}]bool{}}
-		w.running.Go(func() { b.serve(w.ctx, 60) })
+		var rate atomic.Int32
+		rate.Store(60)
+		w.running.Go(func() { b.serve(w.ctx, &rate) })
 		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool { b.wait(r.Context()); return false })
+		f(w, b, &rate)
+	})
+}
+
+// What waits in a server that has too much to do is answered ever later, and not in order.
+func TestOfManyElectionsOverABusyServerNoneLosesItsTerm(t *testing.T) {
+	overABusyServer(t, func(w *wire, b *busyServer, _ *atomic.Int32) {
 		all := w.elect(250, w.client())
 		time.Sleep(90 * time.Second)
 		var before []int32
@@ -117,6 +126,35 @@ func TestOfManyElectionsOverABusyServerNoneLosesItsTerm(t *testing.T) {
 		}
 		assert.LessOrEqual(t, b.waited(), 50, "at once in the server")
 	})
+}
+
+// At twenty writes a second nobody can hold more than 200 Leases, each of which needs one in ten seconds.
+func TestOfManyElectionsOverABusyServerAsManyAreHeldAsItCan(t *testing.T) {
+	overABusyServer(t, func(w *wire, _ *busyServer, rate *atomic.Int32) {
+		all := w.elect(250, w.client())
+		time.Sleep(90 * time.Second)
+		rate.Store(20)
+		time.Sleep(10 * time.Second)
+		held, begun := 0, terms(all)
+		for range 60 {
+			time.Sleep(time.Second)
+			for _, s := range all {
+				if s.el.IsLeader() {
+					held++
+				}
+			}
+		}
+		assert.GreaterOrEqual(t, held/60, 120)
+		assert.LessOrEqual(t, terms(all)-begun, 60, "terms in a minute")
+	})
+}
+
+// terms is how many have begun.
+func terms(all []*shard) (n int) {
+	for _, s := range all {
+		n += int(s.begun.Load())
+	}
+	return n
 }
 
 // A slow disk is no busy server: all are slow, however few there are.

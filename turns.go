@@ -16,7 +16,7 @@ const (
 	// wait in it, each of them the longer; here they cost it nothing, can be taken back, and the most pressing goes first. A
 	// server has too much to do while writes take more than half as long again as the fastest, and tolerance. When each
 	// takes as long, as over a slow network or to a slow disk, it is not because there are many.
-	fewRequests = 30
+	fewRequests = 8
 	tolerance   = 100 * time.Millisecond
 
 	// perStep answers make it one more or one less: a disk that is slow all at once shows the first of many after a while.
@@ -26,7 +26,7 @@ const (
 	window = 5 * time.Second
 
 	// usualSlow is how long a request counts among the few, before a Run has said it.
-	usualSlow = 3 * time.Second
+	usualSlow = 1250 * time.Millisecond
 
 	// outOfOrder is how many turns there are for one that is given in order, whatever presses, so that nobody waits for ever.
 	outOfOrder = 32
@@ -42,7 +42,7 @@ type turns struct {
 	waiting []*turn
 	count   int // of turns that were given
 
-	// slowAfter is how long a request counts among the few: a third of the shortest RenewDeadline of all Runs that there
+	// slowAfter is how long a request counts among the few: an eighth of the shortest RenewDeadline of all Runs that there
 	// were. One that hangs would keep the others waiting. Zero before the first.
 	slowAfter time.Duration
 
@@ -71,7 +71,7 @@ type turn struct {
 func (ts *turns) serve(renewDeadline time.Duration) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	ts.slowAfter = min(cmp.Or(ts.slowAfter, renewDeadline/3), renewDeadline/3)
+	ts.slowAfter = min(cmp.Or(ts.slowAfter, renewDeadline/8), renewDeadline/8)
 }
 
 // take waits for a turn. It is nil when ctx has ended before.

@@ -87,10 +87,10 @@ func TestWhatPressesComesFirst(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		q.waits("in order", 0)
-		q.waits("presses, has more time", 62*time.Second)
+		q.waits("presses, has more time", 61*time.Second+1)
 		q.waits("presses", 61*time.Second)
 		q.waits("does not press yet", time.Hour)
-		time.Sleep(2 * time.Second)
+		time.Sleep(time.Second + 1)
 		q.count = 0
 		q.ends(under[:4]...)
 		assert.Equal(t, []string{"presses", "presses, has more time", "in order", "does not press yet"}, q.taken())
@@ -202,9 +202,9 @@ func TestWhatWaitsForATurnCanBeGivenUp(t *testing.T) {
 
 func TestTheShortestRenewDeadlineSaysWhatIsSlow(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
-		q.serve(6 * time.Second)
-		q.serve(3 * time.Second)
-		q.serve(12 * time.Second)
+		q.serve(16 * time.Second)
+		q.serve(8 * time.Second)
+		q.serve(32 * time.Second)
 		q.takes(fewRequests)
 		q.waits("a", 0)
 		time.Sleep(time.Second)

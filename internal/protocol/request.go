@@ -171,7 +171,7 @@ func (m *Machine) send(do action) {
 	}
 	if m.phase.serving() {
 		r.Deadline = m.now.Add(m.timeLeft())
-		r.Presses = r.Deadline.Add(-m.RenewDeadline / 4) // a read, too: a renewal waits for what it shows (L12)
+		r.Presses = r.Deadline.Add(-m.RenewDeadline / 3) // a read, too: a renewal waits for what it shows (L12)
 	}
 	if !m.Traces {
 		m.leaves(k, m.now)

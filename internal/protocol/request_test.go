@@ -368,7 +368,7 @@ func TestAWriteThatWaitsIsTakenBackWhenTheRecordChanges(t *testing.T) {
 	}
 }
 
-func TestARenewalPressesInTheLastQuarterOfItsTime(t *testing.T) {
+func TestARenewalPressesInTheLastThirdOfItsTime(t *testing.T) {
 	g := newRig(t, cfg, free).tick(s)
 	assert.Zero(t, g.sent[g.lastReq].Presses, "a write that may win has time")
 	assert.Zero(t, g.sent[g.lastReq].Deadline)
@@ -376,7 +376,7 @@ func TestARenewalPressesInTheLastQuarterOfItsTime(t *testing.T) {
 	sent := g.own.sent
 	g.tick(3 * s)
 	assert.Equal(t, sent.Add(cfg.RenewDeadline), g.sent[g.lastReq].Deadline)
-	assert.Equal(t, sent.Add(cfg.RenewDeadline*3/4), g.sent[g.lastReq].Presses)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline-cfg.RenewDeadline/3), g.sent[g.lastReq].Presses)
 }
 
 func TestWhatAHolderReadsBeforeItsRenewalPressesLikeThat(t *testing.T) {
@@ -384,7 +384,7 @@ func TestWhatAHolderReadsBeforeItsRenewalPressesLikeThat(t *testing.T) {
 	sent := g.own.sent
 	g.answer(Unanswered, Record{}).tick(5 * s)
 	assert.Equal(t, Get, g.sent[g.lastReq].Verb, "was it carried out?")
-	assert.Equal(t, sent.Add(cfg.RenewDeadline*3/4), g.sent[g.lastReq].Presses)
+	assert.Equal(t, sent.Add(cfg.RenewDeadline-cfg.RenewDeadline/3), g.sent[g.lastReq].Presses)
 }
 
 func TestARenewalThatWaitsIsTakenBackForTheRelease(t *testing.T) {
