@@ -105,8 +105,8 @@ func (ls *links) ask(req *http.Request, n need) (*http.Response, error) {
 		return notCarried(req)
 	}
 	resp, err := []*link{ls.first, ls.second}[t.link].carryUntil(req, func() { ls.turns.end(t) })
-	if err == nil && req.Method != http.MethodGet {
-		ls.turns.answered(t)
+	if err == nil {
+		ls.turns.answered(t, req.Method != http.MethodGet)
 	}
 	return resp, err
 }

@@ -12,14 +12,15 @@ const (
 	// maxRequests are under way on a link, those that are slow among them.
 	maxRequests = 45
 
-	// fewRequests of a Client are under way at a time where a server has too much to do. So many keep it busy. More would only
-	// wait in it, each of them the longer; here they cost it nothing, can be taken back, and the most pressing goes first. A
-	// server has too much to do while writes take more than half as long again as the fastest, and tolerance. When each
-	// takes as long, as over a slow network or to a slow disk, it is not because there are many.
+	// fewRequests of a Client are under way at a time to begin with, and where a server has too much to do. So many keep it
+	// busy. More would only wait in it, each of them the longer; here they cost it nothing, can be taken back, and the most
+	// pressing goes first. A server has too much to do while answers take more than half as long again as the fastest, and
+	// tolerance. When each takes as long, as over a slow network or to a slow disk, it is not because there are many.
 	fewRequests = 8
 	tolerance   = 100 * time.Millisecond
 
 	// perStep answers make it one more or one less: a disk that is slow all at once shows the first of many after a while.
+	// Before the first slow one, each makes it one more.
 	perStep = 4
 
 	// window is for how long an answer is the fastest, and up to twice that.
@@ -38,7 +39,8 @@ type turns struct {
 	mu      sync.Mutex // guards what follows
 	under   [2]int     // requests under way on each link
 	few     int        // those of them that are not slow
-	steps   int        // perStep of them make it one less than there is room for
+	steps   int        // perStep of them make it one more than fewRequests
+	slowed  bool       // there was a slow answer
 	waiting []*turn
 	count   int // of turns that were given
 
@@ -46,9 +48,14 @@ type turns struct {
 	// were. One that hangs would keep the others waiting. Zero before the first.
 	slowAfter time.Duration
 
-	fastest [2]time.Duration // answer to a write in this window, and in the one before; zero before the first
+	reads, writes pace
+}
+
+// A pace is how long answers have taken.
+type pace struct {
+	fastest [2]time.Duration // in this window, and in the one before; zero before the first
 	since   time.Time        // when this one began
-	latest  time.Duration    // answer to a write
+	latest  time.Duration
 }
 
 // A need is when a request is needed. The zero need is any time.
@@ -92,7 +99,7 @@ func (ts *turns) take(ctx context.Context, n need) *turn {
 
 // next gives turns while there is room.
 func (ts *turns) next() {
-	for len(ts.waiting) > 0 && ts.few < 2*maxRequests-ts.steps/perStep {
+	for len(ts.waiting) > 0 && ts.few < fewRequests+ts.steps/perStep {
 		link := slices.IndexFunc(ts.under[:], func(n int) bool { return n < maxRequests })
 		if link < 0 {
 			return
@@ -127,7 +134,7 @@ func (ts *turns) first(now time.Time) (first int) {
 // presses reports whether a request comes before others. One whose answer would come too late does not: where a server cannot
 // keep up, it would take the place of one that is in time, and so would each after it.
 func (ts *turns) presses(t *turn, now time.Time) bool {
-	return !t.deadline.IsZero() && !now.Before(t.pressesAt) && now.Add(ts.latest).Before(t.deadline)
+	return !t.deadline.IsZero() && !now.Before(t.pressesAt) && now.Add(2*ts.writes.latest+tolerance).Before(t.deadline)
 }
 
 // isSlow lets another request come in the place of one that is slow.
@@ -146,23 +153,34 @@ func (ts *turns) isNotFew(t *turn) {
 	}
 }
 
-// answered takes in how long the answer to a write has taken.
-func (ts *turns) answered(t *turn) {
+// answered takes in how long an answer has taken.
+func (ts *turns) answered(t *turn, write bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	now := time.Now()
-	took := now.Sub(t.at)
-	ts.latest = took
-	if now.Sub(ts.since) >= window {
-		ts.since = now
-		ts.fastest = [2]time.Duration{took, cmp.Or(ts.fastest[0], took)}
+	p, step := &ts.reads, 1
+	if write {
+		p = &ts.writes
 	}
-	ts.fastest[0] = min(ts.fastest[0], took)
-	if fastest := min(ts.fastest[0], ts.fastest[1]); took > fastest+fastest/2+tolerance {
-		ts.steps = min(ts.steps+1, (2*maxRequests-fewRequests)*perStep)
-	} else {
-		ts.steps = max(ts.steps-1, 0)
+	if p.took(t.at, time.Now()) {
+		ts.steps, ts.slowed = max(ts.steps-1, 0), true
+		return
 	}
+	if !ts.slowed {
+		step = perStep
+	}
+	ts.steps = min(ts.steps+step, (2*maxRequests-fewRequests)*perStep)
+}
+
+// took takes in an answer, and reports whether it was slow.
+func (p *pace) took(since, now time.Time) bool {
+	p.latest = now.Sub(since)
+	if now.Sub(p.since) >= window {
+		p.since = now
+		p.fastest = [2]time.Duration{p.latest, cmp.Or(p.fastest[0], p.latest)}
+	}
+	p.fastest[0] = min(p.fastest[0], p.latest)
+	fastest := min(p.fastest[0], p.fastest[1])
+	return p.latest > fastest+fastest/2+tolerance
 }
 
 // end ends a turn, or the wait for it.

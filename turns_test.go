@@ -29,7 +29,7 @@ func waitForTurns(t *testing.T, f func(q *queued)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer stop()
-		f(&queued{turns: &turns{steps: (2*maxRequests - fewRequests) * perStep}, t: t, ctx: ctx})
+		f(&queued{turns: &turns{}, t: t, ctx: ctx})
 	})
 }
 
@@ -102,10 +102,10 @@ func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		time.Sleep(time.Second)
-		q.answered(under[0])
-		q.steps++ // back to few
-		q.waits("too late", time.Second)
-		q.waits("in time", time.Second+1)
+		q.answered(under[0], true)
+		q.steps = 0
+		q.waits("too late", 2*time.Second+tolerance)
+		q.waits("in time", 2*time.Second+tolerance+1)
 		q.count = 0
 		q.ends(under[:2]...)
 		assert.Equal(t, []string{"in time", "too late"}, q.taken())
@@ -170,11 +170,11 @@ func TestFewAreUnderWayWhereAServerHasTooMuchToDo(t *testing.T) {
 		"they are slow because there are many": {at(300*time.Millisecond, 600*time.Millisecond, 900*time.Millisecond), fewRequests},
 	} {
 		waitForTurns(t, func(q *queued) {
-			q.steps /= 2
+			q.steps = (2*maxRequests - fewRequests) * perStep / 2
 			for i := range 1500 {
 				one := q.takes(1)[0]
 				time.Sleep(c.took(i))
-				q.answered(one)
+				q.answered(one, i%2 == 0)
 				q.end(one)
 			}
 			q.waits("all", 0)

@@ -30,13 +30,13 @@ var (
 	profiles  = flag.String("scale.profiles", "", "folder for CPU profiles of the processes")
 )
 
-// TestScale runs two processes with many elections each, which share one client, on two idle processors and on busy ones,
-// beside client-go's elector.
+// TestScale runs two processes with many elections each, which share one client, on idle processors and on busy ones, beside
+// client-go's elector. An election is led while the work runs.
 func TestScale(t *testing.T) {
 	if !*scale {
 		t.Skip("only with -scale")
 	}
-	for _, spinning := range []int{0, 12} {
+	for _, spinning := range []int{0, 6, 12} {
 		for _, kind := range []electorKind{clientGo, ours} {
 			t.Run(fmt.Sprintf("%s with %d busy loops", kind, spinning), func(t *testing.T) {
 				s := &crowds{t: t, kind: kind, spinning: spinning}

@@ -1,5 +1,5 @@
 // Crowd is many candidates in one process that share a client, each for a Lease of its own. Five times a second it says on
-// standard output which of them lead, as a hexadecimal number with a bit for each, and how many terms have begun.
+// standard output whose work runs, as a hexadecimal number with a bit for each, and how many terms have begun.
 //
 // With -elector=client-go they are client-go's electors, as the yardstick. With -spin the process only keeps a processor
 // busy.
@@ -36,7 +36,7 @@ type config struct {
 // A crowd is the candidates. Its zero value has none.
 type crowd struct {
 	running sync.WaitGroup
-	leading []func() bool
+	works   []atomic.Int32 // of each, how many run: one, but where the next term begins before the work of the last has ended
 	begun   atomic.Int64
 }
 
@@ -76,7 +76,7 @@ func run(ctx context.Context, c config) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	var all crowd
+	all := crowd{works: make([]atomic.Int32, c.elections)}
 	start := map[string]func(context.Context, *rest.Config, config) error{"elector": all.elector, "client-go": all.clientGo}[c.elector]
 	if start == nil {
 		return fmt.Errorf("-elector=%s: it must be elector or client-go", c.elector)
@@ -98,12 +98,20 @@ func run(ctx context.Context, c config) error {
 
 func (all *crowd) tell() {
 	var who big.Int
-	for i, leads := range all.leading {
-		if leads() {
+	for i := range all.works {
+		if all.works[i].Load() > 0 {
 			who.SetBit(&who, i, 1)
 		}
 	}
 	fmt.Println(who.Text(16), all.begun.Load())
+}
+
+// work is that of a leader: it goes on until its ctx ends.
+func (all *crowd) work(ctx context.Context, i int) {
+	all.begun.Add(1)
+	all.works[i].Add(1)
+	<-ctx.Done()
+	all.works[i].Add(-1)
 }
 
 func (all *crowd) elector(ctx context.Context, cfg *rest.Config, c config) error {
@@ -114,12 +122,11 @@ func (all *crowd) elector(ctx context.Context, cfg *rest.Config, c config) error
 	for i := range c.elections {
 		el, err := elector.New(client, elector.Options{
 			Namespace: c.namespace, Name: fmt.Sprint("shard-", i), Identity: c.id,
-			Run: func(ctx context.Context) error { all.begun.Add(1); <-ctx.Done(); return nil },
+			Run: func(ctx context.Context) error { all.work(ctx, i); return nil },
 		})
 		if err != nil {
 			return err
 		}
-		all.leading = append(all.leading, el.IsLeader)
 		all.running.Go(func() { _ = el.Run(ctx) })
 	}
 	return nil
@@ -143,14 +150,13 @@ func (all *crowd) clientGo(ctx context.Context, cfg *rest.Config, c config) erro
 			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
-				OnStartedLeading: func(context.Context) { all.begun.Add(1) },
+				OnStartedLeading: func(ctx context.Context) { all.work(ctx, i) },
 				OnStoppedLeading: func() {},
 			},
 		})
 		if err != nil {
 			return err
 		}
-		all.leading = append(all.leading, le.IsLeader)
 		all.running.Go(func() {
 			for ctx.Err() == nil {
 				le.Run(ctx)
