@@ -89,6 +89,12 @@ func (b *busyServer) wait(ctx context.Context) {
 	}
 }
 
+func (b *busyServer) waits() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting)
+}
+
 func (b *busyServer) waited() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,6 +149,30 @@ func TestOfManyElectionsOverABusyServerAsManyAreHeldAsItCan(t *testing.T) {
 		}
 		assert.GreaterOrEqual(t, held/60, 120)
 		assert.LessOrEqual(t, terms(all)-begun, 60, "terms in a minute")
+	})
+}
+
+func TestARefusalMakesNoMoreRequestsThanABusyServerCanCarry(t *testing.T) {
+	overABusyServer(t, func(w *wire, b *busyServer, rate *atomic.Int32) {
+		var refused atomic.Int32
+		w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+			if b.waits() >= 20 {
+				refused.Add(1)
+				rw.WriteHeader(http.StatusTooManyRequests)
+				return true
+			}
+			b.wait(r.Context())
+			return false
+		})
+		all := w.elect(250, w.client())
+		time.Sleep(90 * time.Second)
+		rate.Store(40)
+		time.Sleep(10 * time.Second)
+		begun := terms(all)
+		refused.Store(0)
+		time.Sleep(time.Minute)
+		assert.Equal(t, begun, terms(all))
+		assert.LessOrEqual(t, refused.Load(), int32(250))
 	})
 }
 

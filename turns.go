@@ -58,7 +58,7 @@ type pace struct {
 	latest  time.Duration
 }
 
-// A need is when a request is needed. The zero need is any time.
+// A need is when a request is needed. That of the zero need is over: it comes in order.
 type need struct {
 	pressesAt time.Time // from then on it comes before others
 	deadline  time.Time // an answer after it is worth nothing
@@ -134,7 +134,7 @@ func (ts *turns) first(now time.Time) (first int) {
 // presses reports whether a request comes before others. One whose answer would come too late does not: where a server cannot
 // keep up, it would take the place of one that is in time, and so would each after it.
 func (ts *turns) presses(t *turn, now time.Time) bool {
-	return !t.deadline.IsZero() && !now.Before(t.pressesAt) && now.Add(2*ts.writes.latest+tolerance).Before(t.deadline)
+	return !now.Before(t.pressesAt) && now.Add(2*ts.writes.latest+tolerance).Before(t.deadline)
 }
 
 // isSlow lets another request come in the place of one that is slow.
