@@ -28,8 +28,8 @@ func NewForConfig(cfg *rest.Config, opts Options) (*Elector, error) {
 // the zero value is not usable. Its methods may be called from any goroutine.
 //
 // It has no client-side rate limit, so that renewals never wait behind the work of Run, and "leader-election" in its
-// user agent. Ninety of its requests are under way at a time, and down to eight where a server has too much to do; the
-// others wait in the process, where a renewal goes before the others in the last third of its RenewDeadline.
+// user agent. As many of its requests are under way at a time as the server answers quickly, from eight to ninety; the others
+// wait in the process, where a renewal goes before the others in the last third of its RenewDeadline.
 //
 // Its connections are its own: one carries the requests and watches of up to 45 Electors, and eight those of 600. A spare
 // one is opened only when a request is overdue, so that a dead connection does not cost a term. They are closed when the

@@ -105,8 +105,8 @@ func (ls *links) ask(req *http.Request, n need) (*http.Response, error) {
 		return notCarried(req)
 	}
 	resp, err := []*link{ls.first, ls.second}[t.link].carryUntil(req, func() { ls.turns.end(t) })
-	if err == nil && resp.StatusCode < http.StatusTooManyRequests { // a refusal is quick where a server has too much to do
-		ls.turns.answered(t, req.Method != http.MethodGet)
+	if err == nil {
+		ls.turns.answered(t, req.Method != http.MethodGet, resp.StatusCode >= http.StatusTooManyRequests)
 	}
 	return resp, err
 }

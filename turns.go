@@ -17,11 +17,12 @@ const (
 	// pressing goes first. A server has too much to do while answers take more than half as long again as the fastest, and
 	// tolerance. When each takes as long, as over a slow network or to a slow disk, it is not because there are many.
 	fewRequests = 8
-	tolerance   = 100 * time.Millisecond
+	tolerance   = 250 * time.Millisecond
 
-	// perStep answers make it one more or one less: a disk that is slow all at once shows the first of many after a while.
-	// Before the first slow one, each makes it one more.
-	perStep = 4
+	// perStep steps make it one more or one less. A quick answer is one up, a slow one slowSteps down: a disk that is slow all
+	// at once shows the first of many after a while. Before the first slow one, each quick one makes it one more.
+	perStep   = 16
+	slowSteps = 3
 
 	// window is for how long an answer is the fastest, and up to twice that.
 	window = 5 * time.Second
@@ -153,16 +154,16 @@ func (ts *turns) isNotFew(t *turn) {
 	}
 }
 
-// answered takes in how long an answer has taken.
-func (ts *turns) answered(t *turn, write bool) {
+// answered takes in how long an answer has taken. A refusal is quick, and says the same as a slow one.
+func (ts *turns) answered(t *turn, write, refused bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	p, step := &ts.reads, 1
 	if write {
 		p = &ts.writes
 	}
-	if p.took(t.at, time.Now()) {
-		ts.steps, ts.slowed = max(ts.steps-1, 0), true
+	if refused || p.took(t.at, time.Now()) {
+		ts.steps, ts.slowed = max(ts.steps-slowSteps, 0), true
 		return
 	}
 	if !ts.slowed {

@@ -102,7 +102,7 @@ func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		time.Sleep(time.Second)
-		q.answered(under[0], true)
+		q.answered(under[0], true, false)
 		q.steps = 0
 		q.waits("too late", 2*time.Second+tolerance)
 		q.waits("in time", 2*time.Second+tolerance+1)
@@ -167,14 +167,14 @@ func TestFewAreUnderWayWhereAServerHasTooMuchToDo(t *testing.T) {
 	}{
 		"each write is as slow: a slow network, or a slow disk": {at(2*time.Second, 3*time.Second), 2 * maxRequests},
 		"all are quick":                        {at(time.Millisecond, 20*time.Millisecond, 100*time.Millisecond), 2 * maxRequests},
-		"they are slow because there are many": {at(300*time.Millisecond, 600*time.Millisecond, 900*time.Millisecond), fewRequests},
+		"they are slow because there are many": {at(300*time.Millisecond, 900*time.Millisecond, 1200*time.Millisecond), fewRequests},
 	} {
 		waitForTurns(t, func(q *queued) {
 			q.steps = (2*maxRequests - fewRequests) * perStep / 2
 			for i := range 1500 {
 				one := q.takes(1)[0]
 				time.Sleep(c.took(i))
-				q.answered(one, i%2 == 0)
+				q.answered(one, i%2 == 0, false)
 				q.end(one)
 			}
 			q.waits("all", 0)
