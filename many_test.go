@@ -152,7 +152,7 @@ func TestOfManyElectionsOverABusyServerAsManyAreHeldAsItCan(t *testing.T) {
 	})
 }
 
-func TestARefusalMakesNoMoreRequestsThanABusyServerCanCarry(t *testing.T) {
+func TestOfManyElectionsOverABusyServerThatRefusesNoneLosesItsTerm(t *testing.T) {
 	overABusyServer(t, func(w *wire, b *busyServer, rate *atomic.Int32) {
 		var refused atomic.Int32
 		w.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
