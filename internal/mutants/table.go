@@ -893,7 +893,7 @@ var mutants = []mutant{
 		""},
 	{"L12", "a slow network has no more requests under way", "turns.go",
 		"ts.steps = min(ts.steps+step, (2*maxRequests-fewRequests)*perStep)",
-		"ts.steps = 0"},
+		"ts.steps = min(step, 0)"},
 	{"L12", "a slow network has more requests under way only later", "turns.go",
 		"step = perStep",
 		"step = 1"},
