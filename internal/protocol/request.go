@@ -173,6 +173,10 @@ func (m *Machine) send(do action) {
 		r.Deadline = m.now.Add(m.timeLeft())
 		r.Presses = r.Deadline.Add(-m.RenewDeadline / 3) // a read, too: a renewal waits for what it shows (L12)
 	}
+	if m.phase == Releasing && Age(m.own.sent, m.now) < m.RenewDeadline {
+		// Others wait for it; not for what was lost because the server cannot keep up, and expires soon (L12).
+		r.Presses, r.Deadline = m.now, m.now.Add(m.RenewDeadline/3)
+	}
 	if !m.Traces {
 		m.leaves(k, m.now)
 	}

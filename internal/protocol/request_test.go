@@ -402,3 +402,17 @@ func TestARenewalThatWaitsIsTakenBackForTheRelease(t *testing.T) {
 		assert.Equal(t, !left, g.sent[g.lastReq].Claim.Holder == "", "left: %v", left)
 	}
 }
+
+// Others wait for it. Without this it would come after all renewals that press, and be given up first.
+func TestAReleasePressesAtOnce(t *testing.T) {
+	g := leader(t, cfg).step(Event{Kind: Stop}).step(Event{Kind: Returned})
+	require.Empty(t, g.sent[g.lastReq].Claim.Holder)
+	assert.Equal(t, at(g.clock), g.sent[g.lastReq].Presses)
+	assert.Equal(t, at(g.clock).Add(cfg.RenewDeadline/3), g.sent[g.lastReq].Deadline)
+
+	c := cfg
+	c.Traces = true
+	g = leader(t, c).tick(12 * s).step(Event{Kind: Returned}) // no renewal has left
+	require.Empty(t, g.sent[g.lastReq].Claim.Holder)
+	assert.Zero(t, g.sent[g.lastReq].Presses, "the term was lost: the server cannot keep up")
+}
