@@ -135,7 +135,8 @@ func (ts *turns) first(now time.Time) (first int) {
 // presses reports whether a request comes before others. One whose answer would come too late does not: where a server cannot
 // keep up, it would take the place of one that is in time, and so would each after it.
 func (ts *turns) presses(t *turn, now time.Time) bool {
-	return !now.Before(t.pressesAt) && now.Add(2*ts.writes.latest+tolerance).Before(t.deadline)
+	margin := min(tolerance, t.deadline.Sub(t.pressesAt)/4) // a third of a short RenewDeadline is less than tolerance
+	return !now.Before(t.pressesAt) && now.Add(2*ts.writes.latest+margin).Before(t.deadline)
 }
 
 // isSlow lets another request come in the place of one that is slow.

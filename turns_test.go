@@ -112,6 +112,25 @@ func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
 	})
 }
 
+// A RenewDeadline may be as short as 300 ms: its last third is shorter than tolerance.
+func TestWhatHasAShortDeadlinePressesToo(t *testing.T) {
+	waitForTurns(t, func(q *queued) {
+		under := q.takes(fewRequests)
+		time.Sleep(time.Millisecond)
+		q.answered(under[0], true, false)
+		q.steps = 0
+		q.waits("in order", 0)
+		soon := need{time.Now(), time.Now().Add(minRenewDeadline / 3)}
+		go q.take(q.ctx, soon)
+		synctest.Wait()
+		q.count = 0
+		q.ends(under[0])
+		assert.Empty(t, q.taken())
+		q.ends(under[1])
+		assert.Equal(t, []string{"in order"}, q.taken())
+	})
+}
+
 func TestNobodyWaitsForEverThoughOthersPress(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
