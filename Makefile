@@ -9,7 +9,7 @@ MODULES = . operator cmd/elector examples figures metrics metrics/alerts e2e int
 # all packages are compiled once more, is on where the concurrency is the library's own; make race has it everywhere. The
 # modules of the tests require the same versions, so that what one has compiled is there for the others.
 # LONG are tests that take a minute or more with the race detector, and that run what others run, more often.
-LONG = ^TestFigures|OfManyItsTerm|SixHundred|FewStreams|OverABusy|ManyStuck
+LONG = ^TestFigures|OfManyItsTerm|SixHundred|FewStreams|OverABusy|ManyStuck|SlowWebhook
 test: servers
 	go vet -race ./...
 	go test -race -timeout 30m -skip '$(LONG)' ./...

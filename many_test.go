@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,6 +200,23 @@ func TestWritesThatAreSlowAllAtOnceCostNoneOfManyElectionsItsTerm(t *testing.T) 
 			return false
 		})
 		time.Sleep(time.Minute)
+		w.oneTermEach(all)
+	})
+}
+
+// The others are quick: it is not because there are many.
+func TestASlowWebhookForSomeOfManyLeasesCostsNoTerm(t *testing.T) {
+	overWire(t, func(w *wire) {
+		all := w.elect(250, w.client())
+		time.Sleep(30 * time.Second)
+		w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			i, err := strconv.Atoi(strings.TrimPrefix(path.Base(r.URL.Path), "shard-"))
+			if r.Method == http.MethodPut && err == nil && i < 100 {
+				time.Sleep(1200 * time.Millisecond)
+			}
+			return false
+		})
+		time.Sleep(2 * time.Minute)
 		w.oneTermEach(all)
 	})
 }

@@ -14,15 +14,14 @@ const (
 
 	// fewRequests of a Client are under way at a time to begin with, and where a server has too much to do. So many keep it
 	// busy. More would only wait in it, each of them the longer; here they cost it nothing, can be taken back, and the most
-	// pressing goes first. A server has too much to do while answers take more than half as long again as the fastest, and
-	// tolerance. When each takes as long, as over a slow network or to a slow disk, it is not because there are many.
+	// pressing goes first. A server has too much to do while most answers take more than half as long again as the fastest,
+	// and tolerance. When each takes as long, as over a slow network or to a slow disk, it is not because there are many.
 	fewRequests = 8
-	tolerance   = 250 * time.Millisecond
+	tolerance   = 150 * time.Millisecond
 
-	// perStep steps make it one more or one less. A quick answer is one up, a slow one slowSteps down: a disk that is slow all
-	// at once shows the first of many after a while. Before the first slow one, each quick one makes it one more.
-	perStep   = 16
-	slowSteps = 3
+	// perStep answers make it one more or one less: a disk that is slow all at once shows the first of many after a while.
+	// Before the first slow one, each makes it one more.
+	perStep = 4
 
 	// window is for how long an answer is the fastest, and up to twice that.
 	window = 5 * time.Second
@@ -164,7 +163,7 @@ func (ts *turns) answered(t *turn, write, refused bool) {
 		p = &ts.writes
 	}
 	if refused || p.took(t.at, time.Now()) {
-		ts.steps, ts.slowed = max(ts.steps-slowSteps, 0), true
+		ts.steps, ts.slowed = max(ts.steps-1, 0), true
 		return
 	}
 	if !ts.slowed {

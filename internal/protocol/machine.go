@@ -336,8 +336,10 @@ func (m *Machine) becomeReleasing(until Instant) {
 	if m.phase == Releasing || m.phase == Over || m.phase == Following {
 		m.bug("becomes releasing")
 	}
+	if m.phase.serving() && !m.copied { // a write that may win, or that tells a copy, may have left without being heard of
+		m.takeBack()
+	}
 	m.phase, m.again, m.notice, m.letGoSince, m.letGoUntil = Releasing, false, 0, m.now, until
-	m.takeBack()
 }
 
 // stopped takes in that the candidate has to stop. A callback that runs is asked to; a campaign ends.

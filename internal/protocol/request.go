@@ -169,13 +169,13 @@ func (m *Machine) send(do action) {
 		to, _ := m.seen.transfer()
 		r = Request{Verb: k.verb, Claim: k.claim, On: m.seen.record, Wins: do == acquire, Clear: do == acquire || Names(to, m.Identity), Spare: k.spare}
 	}
-	if m.phase.serving() {
-		r.Deadline = m.now.Add(m.timeLeft())
-		r.Presses = r.Deadline.Add(-m.RenewDeadline / 3) // a read, too: a renewal waits for what it shows (L12)
-	}
-	if m.phase == Releasing && Age(m.own.sent, m.now) < m.RenewDeadline {
-		// Others wait for it; not for what was lost because the server cannot keep up, and expires soon (L12).
+	switch { // (L12)
+	case m.own.suspended, m.phase == Releasing && Age(m.own.sent, m.now) < m.RenewDeadline:
+		// Others wait for it; not for what was lost because the server cannot keep up, and expires soon.
 		r.Presses, r.Deadline = m.now, m.now.Add(m.RenewDeadline/3)
+	case m.phase.serving():
+		r.Deadline = m.now.Add(m.timeLeft())
+		r.Presses = r.Deadline.Add(-m.RenewDeadline / 3) // a read, too: a renewal waits for what it shows
 	}
 	if !m.Traces {
 		m.leaves(k, m.now)

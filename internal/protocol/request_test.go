@@ -416,3 +416,39 @@ func TestAReleasePressesAtOnce(t *testing.T) {
 	require.Empty(t, g.sent[g.lastReq].Claim.Holder)
 	assert.Zero(t, g.sent[g.lastReq].Presses, "the term was lost: the server cannot keep up")
 }
+
+// It may have left without being heard of.
+func TestAWriteThatMayWinOrThatTellsACopyIsNotTakenBack(t *testing.T) {
+	traced := cfg
+	traced.Traces = true
+	g := newRig(t, traced, free).tick(s)
+	require.Equal(t, `update "me"`, g.read())
+	win := g.lastReq
+	g.step(Event{Kind: Stop})
+	assert.NotContains(t, g.out, Effect{Kind: Cancel, ID: win, OK: true})
+
+	g = leader(t, traced)
+	for i := range uint64(2) {
+		mine := g.own.wrote
+		g.at(time.Duration(i+2) * s).show(rec(20+10*i, "me", mine.Acquired, mine.Renewed+1_000_001))
+		if i == 0 {
+			g.take()
+		}
+	}
+	require.True(t, g.copied)
+	tells := g.lastReq
+	g.step(Event{Kind: Returned})
+	assert.NotContains(t, g.out, Effect{Kind: Cancel, ID: tells, OK: true})
+}
+
+func TestWhatASuspendedHolderAsksPressesAtOnce(t *testing.T) {
+	g := leader(t, recovering())
+	for !g.own.suspended || g.calls.awaited() == nil {
+		g.tick(g.Wake().Sub(epoch))
+		if g.calls.awaited() != nil && !g.own.suspended {
+			g.answer(Failed, Record{})
+		}
+	}
+	assert.Equal(t, at(g.clock), g.sent[g.lastReq].Presses)
+	assert.Equal(t, at(g.clock).Add(cfg.RenewDeadline/3), g.sent[g.lastReq].Deadline)
+}
