@@ -41,6 +41,15 @@ func (q *queued) takes(n int) (all []*turn) {
 	return all
 }
 
+// takesFew lets as many take turns as there is room for, where the latest write has taken so long.
+func (q *queued) takesFew(latest time.Duration) []*turn {
+	under := q.takes(fewRequests)
+	time.Sleep(latest)
+	q.answered(under[0], true, false)
+	q.steps = 0
+	return under
+}
+
 // waits lets a request wait whose deadline is after that time, never if it is 0, and which presses a minute before.
 func (q *queued) waits(who string, after time.Duration) {
 	var n need
@@ -100,10 +109,7 @@ func TestWhatPressesComesFirst(t *testing.T) {
 // It would be answered too late, and keep the next one waiting until that is too late, too.
 func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
-		under := q.takes(fewRequests)
-		time.Sleep(time.Second)
-		q.answered(under[0], true, false)
-		q.steps = 0
+		under := q.takesFew(time.Second)
 		q.waits("too late", 2*time.Second+tolerance)
 		q.waits("in time", 2*time.Second+tolerance+1)
 		q.count = 0
@@ -115,10 +121,7 @@ func TestWhatCannotBeAnsweredInTimeDoesNotPress(t *testing.T) {
 // A RenewDeadline may be as short as 300 ms: its last third is shorter than tolerance.
 func TestWhatHasAShortDeadlinePressesToo(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
-		under := q.takes(fewRequests)
-		time.Sleep(time.Millisecond)
-		q.answered(under[0], true, false)
-		q.steps = 0
+		under := q.takesFew(time.Millisecond)
 		q.waits("in order", 0)
 		soon := need{time.Now(), time.Now().Add(minRenewDeadline / 3)}
 		go q.take(q.ctx, soon)
