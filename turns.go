@@ -26,9 +26,6 @@ const (
 	// window is for how long an answer is the fastest, and up to twice that.
 	window = 5 * time.Second
 
-	// usualSlow is how long a request counts among the few, before a Run has said it.
-	usualSlow = 1250 * time.Millisecond
-
 	// outOfOrder is how many turns there are for one that is given in order, whatever presses, so that nobody waits for ever.
 	outOfOrder = 32
 )
@@ -45,7 +42,7 @@ type turns struct {
 	count   int // of turns that were given
 
 	// slowAfter is how long a request counts among the few: an eighth of the shortest RenewDeadline of all Runs that there
-	// were. One that hangs would keep the others waiting. Zero before the first.
+	// were. One that hangs would keep the others waiting.
 	slowAfter time.Duration
 
 	reads, writes pace
@@ -109,7 +106,7 @@ func (ts *turns) next() {
 		t := ts.waiting[i]
 		ts.waiting = slices.Delete(ts.waiting, i, i+1)
 		t.link, t.at, t.few = link, now, true
-		t.slow = time.AfterFunc(cmp.Or(ts.slowAfter, usualSlow), func() { ts.isSlow(t) })
+		t.slow = time.AfterFunc(ts.slowAfter, func() { ts.isSlow(t) })
 		ts.under[link]++
 		ts.few++
 		close(t.given)

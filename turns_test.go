@@ -29,7 +29,9 @@ func waitForTurns(t *testing.T, f func(q *queued)) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer stop()
-		f(&queued{turns: &turns{}, t: t, ctx: ctx})
+		q := &queued{turns: &turns{}, t: t, ctx: ctx}
+		q.serve(10 * time.Second)
+		f(q)
 	})
 }
 
@@ -156,7 +158,7 @@ func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
 	waitForTurns(t, func(q *queued) {
 		under := q.takes(fewRequests)
 		q.waits("a", 0)
-		time.Sleep(usualSlow - 1)
+		time.Sleep(q.slowAfter - 1)
 		synctest.Wait()
 		assert.Empty(t, q.taken())
 		time.Sleep(1)
@@ -167,12 +169,12 @@ func TestARequestThatIsSlowKeepsFewWaiting(t *testing.T) {
 
 		for range 2*maxRequests - 1 {
 			q.waits("another", 0)
-			time.Sleep(usualSlow)
+			time.Sleep(q.slowAfter)
 		}
 		synctest.Wait()
 		assert.Len(t, q.taken(), 2*maxRequests)
 		q.waits("too many", 0)
-		time.Sleep(usualSlow)
+		time.Sleep(q.slowAfter)
 		synctest.Wait()
 		assert.Len(t, q.taken(), 2*maxRequests, "each link has room for so many")
 		assert.Equal(t, [2]int{maxRequests, maxRequests}, q.under)
@@ -189,7 +191,7 @@ func TestFewAreUnderWayWhereAServerHasTooMuchToDo(t *testing.T) {
 	}{
 		"each write is as slow: a slow network, or a slow disk": {at(2*time.Second, 3*time.Second), 2 * maxRequests},
 		"all are quick":                        {at(time.Millisecond, 20*time.Millisecond, 100*time.Millisecond), 2 * maxRequests},
-		"they are slow because there are many": {at(300*time.Millisecond, 900*time.Millisecond, 1200*time.Millisecond), fewRequests},
+		"they are slow because there are many": {at(300*time.Millisecond, 600*time.Millisecond, 900*time.Millisecond, 1200*time.Millisecond, 1500*time.Millisecond), fewRequests},
 	} {
 		waitForTurns(t, func(q *queued) {
 			q.steps = (2*maxRequests - fewRequests) * perStep / 2
